@@ -1,0 +1,1 @@
+"""The wire's vocabulary: frames, bodies, codes. Imports nothing of ours."""

@@ -1,0 +1,310 @@
+"""What the server sends: every frame as a struct, encoded once to the bytes of a whole WebSocket frame.
+
+A frame from server to client is not masked (RFC 6455, section 5.1), so one encoding serves every recipient.
+"""
+
+import struct
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from protocol.codes import AppError
+
+_encoder = msgspec.json.Encoder()
+_TEXT = 0x81  # FIN and opcode 1 (RFC 6455, section 5.2)
+PING_FRAME = b"\x89\x00"  # FIN, opcode 9, no payload
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """Return ``moment`` (default: now), an aware datetime in UTC, as the wire has it: ``2026-01-02T12:00:00.000Z``."""
+    return (moment or datetime.now(UTC)).isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def new_id() -> str:
+    """Return a fresh UUID in canonical form, rising with time (RFC 9562, version 7) so that index pages stay warm."""
+    millis = int(datetime.now(UTC).timestamp() * 1000)
+    random = uuid.uuid4().int
+    value = (millis << 80) | (0x7 << 76) | (random & (0xFFF << 64)) | (0b10 << 62) | (random & ((1 << 62) - 1))
+    return str(uuid.UUID(int=value))
+
+
+class ServerFrame(Struct, tag_field="type", rename="camel", kw_only=True):
+    """Any frame to a client."""
+
+
+class Connection(ServerFrame, tag="connection", kw_only=True):
+    """First frame of the event stream."""
+
+    message: str = "Connected to BountyExpo realtime events"
+    timestamp: str
+    connection_id: str
+    last_event_id: int
+    heartbeat_interval_ms: int
+
+
+class BountyStatusEvent(ServerFrame, tag="bounty.status", kw_only=True):
+    """One committed change of a bounty's status."""
+
+    id: str
+    status: str
+    timestamp: str
+    event_id: int
+    replayed: bool | UnsetType = UNSET
+
+
+class EventReplayComplete(ServerFrame, tag="replay.complete", kw_only=True):
+    """All that was missed on the event stream has been sent, or the newest part of it when ``truncated``."""
+
+    count: int
+    last_event_id: int
+    truncated: bool
+
+
+class Subscribed(ServerFrame, tag="subscribed", kw_only=True):
+    """The bounties that the stream is narrowed to now; an empty list means all."""
+
+    bounty_ids: list[str]
+
+
+class Pong(ServerFrame, tag="pong", kw_only=True):
+    """Answer to ``ping``."""
+
+    ts: float | int | str | None
+    timestamp: str
+
+
+class Connected(ServerFrame, tag="connected", kw_only=True):
+    """First frame of the messaging socket."""
+
+    message: str = "Connected to BountyExpo messaging"
+    user_id: str
+    conversation_ids: list[str]
+    timestamp: str
+    connection_id: str
+    online_user_ids: list[str]
+    heartbeat_interval_ms: int
+    expires_at: str
+
+
+class MessageNew(ServerFrame, tag="message.new", kw_only=True):
+    """A chat message, committed."""
+
+    conversation_id: str
+    message_id: str
+    sender_id: str
+    text: str
+    timestamp: str
+    status: str = "sent"
+    seq: int
+    reply_to: str | None
+    media_url: str | None
+    client_message_id: str | None
+    replayed: bool | UnsetType = UNSET
+
+
+class MessageAck(ServerFrame, tag="message.ack", kw_only=True):
+    """The sender's message is committed, now or by an earlier send with the same key."""
+
+    client_message_id: str
+    message_id: str
+    conversation_id: str
+    seq: int
+    timestamp: str
+    duplicate: bool | UnsetType = UNSET
+
+
+class _ReceiptFrame(ServerFrame, kw_only=True):
+    """``sender_id`` and ``user_id`` are the person who received or read everything up to ``seq``."""
+
+    conversation_id: str
+    message_id: str
+    sender_id: str
+    user_id: str
+    timestamp: str
+    seq: int
+    status: str
+
+
+class MessageDelivered(_ReceiptFrame, tag="message.delivered", kw_only=True):
+    """A delivered cursor moved."""
+
+    status: str = "delivered"
+
+
+class MessageRead(_ReceiptFrame, tag="message.read", kw_only=True):
+    """A read cursor moved."""
+
+    status: str = "read"
+
+
+class _TypingFrame(ServerFrame, kw_only=True):
+    conversation_id: str
+    sender_id: str
+    timestamp: str
+
+
+class TypingStart(_TypingFrame, tag="typing.start", kw_only=True):
+    """Somebody started typing."""
+
+
+class TypingStop(_TypingFrame, tag="typing.stop", kw_only=True):
+    """Somebody stopped typing."""
+
+
+class PresenceUpdate(ServerFrame, tag="presence.update", kw_only=True):
+    """A person of a shared conversation came online or went offline."""
+
+    conversation_id: str
+    user_id: str
+    sender_id: str
+    is_online: bool
+    timestamp: str
+    last_seen_at: str | UnsetType = UNSET
+
+
+class Participant(Struct, rename="camel"):
+    """A person of a conversation."""
+
+    id: str
+    handle: str
+
+
+class LastMessage(Struct, rename="camel"):
+    """The newest message of a conversation."""
+
+    id: str
+    text: str
+    sender_id: str
+    created_at: str
+    seq: int
+
+
+class Conversation(Struct, rename="camel", kw_only=True):
+    """A conversation as one of its participants sees it."""
+
+    id: str
+    is_group: bool
+    bounty_id: str | None
+    created_at: str
+    updated_at: str
+    participants: list[Participant]
+    last_message: LastMessage | None
+    unread_count: int
+    delivered_seq: int
+    read_seq: int
+    last_seq: int
+    existing: bool | UnsetType = UNSET
+
+
+class ConversationNew(ServerFrame, tag="conversation.new", kw_only=True):
+    """The user was put into a conversation while connected."""
+
+    conversation: Conversation
+
+
+class Joined(ServerFrame, tag="joined", kw_only=True):
+    """Answer to ``join``."""
+
+    conversation_id: str
+
+
+class Left(ServerFrame, tag="left", kw_only=True):
+    """Answer to ``leave``."""
+
+    conversation_id: str
+
+
+class ReplayComplete(ServerFrame, tag="replay.complete", kw_only=True):
+    """The offline queue has been sent; ``truncated`` names conversations with more than the cap."""
+
+    count: int
+    truncated: list[str]
+
+
+class SyncComplete(ServerFrame, tag="sync.complete", kw_only=True):
+    """The answer to ``sync`` has been sent; ``truncated`` names conversations with more than the cap."""
+
+    count: int
+    truncated: list[str]
+
+
+class Error(ServerFrame, tag="error", kw_only=True):
+    """A frame or the connection was refused."""
+
+    code: str
+    message: str
+    timestamp: str
+    request_type: str | UnsetType = UNSET
+    conversation_id: str | UnsetType = UNSET
+    client_message_id: str | UnsetType = UNSET
+    retry_after_ms: int | UnsetType = UNSET
+
+
+class Message(Struct, rename="camel", kw_only=True):
+    """A message in REST."""
+
+    id: str
+    conversation_id: str
+    sender_id: str
+    sender_handle: str
+    text: str
+    created_at: str
+    updated_at: str
+    media_url: str | None
+    reply_to: str | None
+    is_pinned: bool
+    status: str
+    seq: int
+
+
+class Bounty(Struct, rename="camel", kw_only=True):
+    """A bounty in REST."""
+
+    id: str
+    creator_id: str | None
+    hunter_id: str | None
+    title: str
+    description: str
+    amount_cents: int
+    is_for_honor: bool
+    status: str
+    created_at: str
+    updated_at: str
+
+
+def error_frame(error: AppError) -> bytes:
+    """Return the ``error`` frame of ``error``."""
+    return encode(
+        Error(
+            code=error.code.name,
+            message=error.message,
+            timestamp=timestamp(),
+            request_type=error.request_type or UNSET,
+            conversation_id=error.conversation_id or UNSET,
+            client_message_id=error.client_message_id or UNSET,
+            retry_after_ms=UNSET if error.retry_after_ms is None else error.retry_after_ms,
+        )
+    )
+
+
+def encode(frame: ServerFrame) -> bytes:
+    """Return ``frame`` as one unmasked text frame, header included, ready for ``socket.send``."""
+    return text_frame(_encoder.encode(frame))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return ``payload`` (UTF-8) with the header of an unmasked, final text frame (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((_TEXT, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", _TEXT, 126, size) + payload
+    return struct.pack("!BBQ", _TEXT, 127, size) + payload
+
+
+def encode_body(value: Any) -> bytes:
+    """Return a REST answer's body."""
+    return _encoder.encode(value)

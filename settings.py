@@ -1,0 +1,143 @@
+"""Every setting, read once from the environment and checked as a whole.
+
+A setting's environment variable is its name in upper case. ``Settings`` is frozen: what the process was started
+with is what it runs with.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Rate = Annotated[float, Meta(ge=0)]  # a second unless the name says otherwise; 0 turns the limit off
+
+MIN_SECRET_CHARS = 32  # HS256 wants a key of at least its hash's size (RFC 7518, section 3.2)
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; ``str(error)`` says which and what was expected, one line each."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The configuration. Defaults are those of the wire contract, section 6."""
+
+    environment: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 3001
+    database_url: str | None = None
+    database_pool_size: Annotated[int, Meta(ge=2, le=100)] = 8
+    data_dir: str = ".data"
+    startup_timeout_s: Seconds = 30
+
+    supabase_url: str | None = None
+    supabase_jwt_secret: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    max_connections: Count = 10_000
+    max_connections_per_user: Count = 10
+    max_connections_per_ip: Count = 200
+    connect_rate_per_10s: Rate = 60
+    message_rate: Rate = 5
+    message_burst: Count = 20
+    typing_rate: Rate = 2
+    typing_burst: Count = 10
+    frame_rate: Rate = 20
+    frame_burst: Count = 60
+    rest_rate_per_minute: Rate = 100
+    max_frame_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144
+    max_header_bytes: Annotated[int, Meta(ge=4096)] = 16_384
+    max_text_chars: Count = 4000
+    max_send_queue_bytes: Annotated[int, Meta(ge=65_536)] = 1_048_576
+    heartbeat_interval_s: Seconds = 25
+    heartbeat_timeout_s: Seconds = 20
+    presence_grace_s: Annotated[float, Meta(ge=0)] = 3
+    typing_ttl_s: Seconds = 6
+    replay_max_per_conversation: Count = 200
+    replay_max: Count = 1000
+    event_replay_max: Count = 1000
+    request_timeout_s: Seconds = 10
+
+    @property
+    def production(self) -> bool:
+        """Whether development conveniences are off."""
+        return self.environment == "production"
+
+    @property
+    def jwks_url(self) -> str | None:
+        """Where Supabase publishes its signing keys."""
+        return f"{self.supabase_url}/auth/v1/.well-known/jwks.json" if self.supabase_url else None
+
+    @property
+    def issuer(self) -> str | None:
+        """The ``iss`` that tokens must carry, when it is known."""
+        return f"{self.supabase_url}/auth/v1" if self.supabase_url else None
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Return the settings in ``environment``; raise ``SettingsError`` naming every one that is wrong."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for field in msgspec.structs.fields(Settings):
+        name = field.name.upper()
+        raw = environment.get(name, "").strip()
+        if not raw:
+            continue
+        try:
+            values[field.name] = _convert(raw, field.type)
+        except msgspec.ValidationError as error:
+            problems.append(f"{name} is {_shown(name, raw)}: {error}.")
+    problems += _inconsistent(values)
+    if problems:
+        raise SettingsError("\n".join(problems))
+    if "supabase_url" in values:
+        values["supabase_url"] = values["supabase_url"].rstrip("/")
+    return Settings(**values)
+
+
+def _convert(raw: str, kind: Any) -> Any:
+    if kind == tuple[str, ...]:
+        return tuple(part.strip().rstrip("/") for part in raw.split(",") if part.strip())
+    return msgspec.convert(raw, kind, strict=False)
+
+
+def _shown(name: str, raw: str) -> str:
+    return "set" if "SECRET" in name or "URL" in name else repr(raw)
+
+
+def _inconsistent(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with values that are well-formed each by itself."""
+    problems = []
+    if values.get("environment") == "production":
+        if not values.get("database_url"):
+            problems.append("DATABASE_URL is missing: ENVIRONMENT=production needs a PostgreSQL address.")
+        if not values.get("supabase_jwt_secret") and not values.get("supabase_url"):
+            problems.append(
+                "SUPABASE_JWT_SECRET and SUPABASE_URL are missing: ENVIRONMENT=production needs one of them to check tokens."
+            )
+    secret = values.get("supabase_jwt_secret")
+    if secret and len(secret) < MIN_SECRET_CHARS:
+        problems.append(f"SUPABASE_JWT_SECRET is too short: expected at least {MIN_SECRET_CHARS} characters.")
+    database = values.get("database_url")
+    if database and not database.startswith(("postgresql://", "postgres://")):
+        problems.append("DATABASE_URL is set: expected an address like postgresql://user:password@host:5432/name.")
+    supabase = values.get("supabase_url")
+    if supabase and not supabase.startswith(("https://", "http://")):
+        problems.append("SUPABASE_URL is set: expected an address like https://project.supabase.co.")
+    for origin in values.get("allowed_origins", ()):
+        if origin != "*" and "://" not in origin:
+            problems.append(f"ALLOWED_ORIGINS holds {origin!r}: expected origins like https://app.example, split by commas.")
+    for network in values.get("trusted_proxies", ()):
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            problems.append(f"TRUSTED_PROXIES holds {network!r}: expected addresses or networks, split by commas.")
+    return problems

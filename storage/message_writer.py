@@ -1,0 +1,241 @@
+"""Group commit: one statement persists a whole batch of chat messages.
+
+In one round trip it decides who may write, finds what was written before under the same key, locks the
+conversations, gives out a gapless ``seq`` and inserts. When it has returned, all of the batch is durable.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from protocol.codes import AppError, ErrorCode, not_participant
+from protocol.outbound import new_id
+from storage.batcher import Batcher
+from storage.database import Conflict, Database, Row, Statement, array
+
+
+class Draft(Struct, kw_only=True):
+    """A validated message that is not stored yet.
+
+    ``message_id`` is ours until the store says that the key names another message already.
+    """
+
+    message_id: str = msgspec.field(default_factory=new_id)
+    sender_id: str
+    conversation_id: str
+    client_message_id: str
+    text: str
+    reply_to: str | None
+    media_url: str | None
+
+
+class Stored(Struct, kw_only=True):
+    """A committed message: where it is, and who is to hear of it."""
+
+    message_id: str
+    conversation_id: str
+    seq: int
+    created_at: datetime
+    participant_ids: list[str]
+    duplicate: bool
+
+
+log = structlog.get_logger()
+
+# Told of each newly stored message, right after the commit, in the order of `seq`.
+OnStored = Callable[[Draft, Stored], None]
+
+# The conversations are locked in the order of their ids, so two servers' batches can't deadlock; NO KEY leaves the
+# foreign keys' checks of other transactions alone. A locked row is read afresh: last_seq is the newest.
+# created_at never goes back within a conversation, so replay by time is replay by seq.
+_INSERT = Statement(
+    "insert_messages",
+    ("int[]", "uuid[]", "uuid[]", "uuid[]", "text[]", "text[]", "uuid[]", "text[]"),
+    """
+    WITH input AS (
+        SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+            AS i (n, id, conversation_id, sender_id, key, body, reply_to, media_url)
+    ), known AS (
+        SELECT i.n, m.id, m.conversation_id, m.seq, m.created_at
+        FROM input i JOIN messages m ON m.sender_id = i.sender_id AND m.client_message_id = i.key
+    ), allowed AS (
+        SELECT i.*, i.reply_to IS NULL OR EXISTS (
+            SELECT FROM messages r WHERE r.id = i.reply_to AND r.conversation_id = i.conversation_id
+        ) AS sound
+        FROM input i JOIN conversation_participants p
+            ON p.conversation_id = i.conversation_id AND p.user_id = i.sender_id
+        WHERE NOT EXISTS (SELECT FROM known k WHERE k.n = i.n)
+    ), locked AS (
+        SELECT c.id, c.last_seq, greatest(clock_timestamp(), c.updated_at) AS at FROM conversations c
+        WHERE c.id IN (SELECT conversation_id FROM allowed WHERE sound) ORDER BY c.id FOR NO KEY UPDATE
+    ), placed AS (
+        SELECT a.*, l.at, l.last_seq + row_number() OVER (PARTITION BY a.conversation_id ORDER BY a.n) AS seq
+        FROM allowed a JOIN locked l ON l.id = a.conversation_id WHERE a.sound
+    ), moved AS (
+        UPDATE conversations c SET last_seq = top.seq, updated_at = top.at
+        FROM (SELECT conversation_id, max(seq) AS seq, max(at) AS at FROM placed GROUP BY 1) top
+        WHERE c.id = top.conversation_id
+    ), inserted AS (
+        INSERT INTO messages
+            (id, conversation_id, sender_id, client_message_id, text, reply_to, media_url, seq, created_at, updated_at)
+        SELECT id, conversation_id, sender_id, key, body, reply_to, media_url, seq, at, at FROM placed
+    ), people AS (
+        SELECT c.id, array_agg(p.user_id) AS ids
+        FROM (SELECT conversation_id FROM placed UNION SELECT conversation_id FROM known) c (id)
+        JOIN conversation_participants p ON p.conversation_id = c.id GROUP BY c.id
+    )
+    SELECT coalesce(k.id, p.id), coalesce(k.conversation_id, p.conversation_id), coalesce(k.seq, p.seq),
+        coalesce(k.created_at, p.at), a.sound, people.ids::text
+    FROM input i
+    LEFT JOIN known k USING (n) LEFT JOIN allowed a USING (n) LEFT JOIN placed p USING (n)
+    LEFT JOIN people ON people.id = coalesce(k.conversation_id, p.conversation_id)
+    ORDER BY i.n
+    """,
+)
+
+
+# Which messages of a batch whose answer was lost were committed after all.
+_FIND = Statement(
+    "find_messages",
+    ("uuid[]",),
+    """
+    SELECT m.id, m.conversation_id, m.seq, m.created_at, true, (
+        SELECT array_agg(p.user_id)::text FROM conversation_participants p WHERE p.conversation_id = m.conversation_id
+    )
+    FROM messages m WHERE m.id = ANY ($1) ORDER BY m.conversation_id, m.seq
+    """,
+)
+
+# How long to wait before asking the store again about messages whose fate is unknown.
+_ASK_AGAIN_S = 0.5
+
+
+class MessageWriter:
+    """Stores messages durably, once each, in order, and has each told once.
+
+    ``(sender_id, client_message_id)`` names one message for ever: written again, whenever and by whatever way,
+    it gives the first one's place with ``duplicate`` set.
+    """
+
+    def __init__(self, database: Database, *, deadline_s: float) -> None:
+        self._database = database
+        self._lane: Batcher[tuple[Draft, OnStored] | None, Stored] = Batcher(self._write, deadline_s=deadline_s)
+        # Keys that are gathering or under way: the same key twice in one statement would be two rows.
+        self._under_way: dict[tuple[str, str], asyncio.Task[Stored]] = {}
+        # Sent, and then the store went away: perhaps committed, told to nobody yet. By message id.
+        self._unknown: dict[str, tuple[Draft, OnStored]] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    async def write(self, draft: Draft, on_stored: OnStored) -> Stored:
+        """Return where ``draft`` was stored, after its commit.
+
+        ``on_stored`` is called first, once, and only for the draft that made the message. Raises ``AppError``
+        NOT_PARTICIPANT, UNKNOWN_MESSAGE (``replyTo``) or STORE_UNAVAILABLE; after the last the outcome is unknown
+        and the same key settles it.
+        """
+        key = (draft.sender_id, draft.client_message_id)
+        first = self._under_way.get(key)
+        if first is not None:
+            return msgspec.structs.replace(await asyncio.shield(first), duplicate=True)
+        writing = asyncio.ensure_future(self._lane.submit((draft, on_stored)))
+        self._under_way[key] = writing
+        writing.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(writing)
+
+    async def settled(self) -> None:
+        """Wait until everything committed before this call has been told to its ``on_stored``."""
+        await self._lane.settled()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for a batch."""
+        return self._lane.waiting
+
+    async def _write(self, batch: list[tuple[Draft, OnStored] | None]) -> list[Stored | AppError]:
+        await self._settle_unknown()  # first, so that nobody hears of a later message before an earlier one
+        drafts = [entry[0] for entry in batch if entry is not None]
+        values = (
+            array(range(len(drafts))),
+            array([draft.message_id for draft in drafts]),
+            array([draft.conversation_id for draft in drafts]),
+            array([draft.sender_id for draft in drafts]),
+            array([draft.client_message_id for draft in drafts]),
+            array([draft.text for draft in drafts]),
+            array([draft.reply_to for draft in drafts]),
+            array([draft.media_url for draft in drafts]),
+        )
+        try:
+            rows = await self._insert(values)
+        except AppError:
+            self._unknown.update((entry[0].message_id, entry) for entry in batch if entry is not None)
+            self._ask_again()
+            raise
+        return [self._outcome(entry, row) for entry, row in zip(batch, rows, strict=True) if entry is not None]
+
+    async def _insert(self, values: tuple[str, ...]) -> list[Row]:
+        try:
+            return await self._database.fetch(_INSERT, values)
+        except Conflict:  # the same key came in through another server meanwhile: now it is known
+            return await self._database.fetch(_INSERT, values)
+
+    def _outcome(self, entry: tuple[Draft, OnStored], row: Row) -> Stored | AppError:
+        draft, on_stored = entry
+        if row[0] is None:
+            return _refusal(draft, is_participant=row[4] is not None)
+        stored = _stored(row, draft)
+        if not stored.duplicate:
+            _tell(on_stored, draft, stored)
+        return stored
+
+    async def _settle_unknown(self) -> None:
+        if self._unknown:
+            rows = await self._database.fetch(_FIND, (array(self._unknown),))
+            unknown, self._unknown = self._unknown, {}
+            for row in rows:
+                draft, on_stored = unknown[row[0]]
+                _tell(on_stored, draft, _stored(row, draft))
+
+    def _ask_again(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._keep_asking())
+
+    async def _keep_asking(self) -> None:
+        """Settle what is unknown even if nobody sends anything more."""
+        while self._unknown:
+            await asyncio.sleep(_ASK_AGAIN_S)
+            with contextlib.suppress(AppError):
+                await self._lane.submit(None)
+
+
+def _tell(on_stored: OnStored, draft: Draft, stored: Stored) -> None:
+    try:
+        on_stored(draft, stored)
+    except Exception:  # the message is stored all the same, and the rest of the batch has to be told
+        log.exception("message.delivery_failed", message_id=stored.message_id, conversation_id=stored.conversation_id)
+
+
+def _stored(row: Row, draft: Draft) -> Stored:
+    message_id, conversation_id, seq, created_at, _, participants = row
+    return Stored(
+        message_id=message_id,
+        conversation_id=conversation_id,
+        seq=seq,
+        created_at=created_at,
+        participant_ids=participants[1:-1].split(",") if participants else [],
+        # Our own id under the key is this very draft, whose first answer was lost with its connection.
+        duplicate=message_id != draft.message_id,
+    )
+
+
+def _refusal(draft: Draft, *, is_participant: bool) -> AppError:
+    if is_participant:
+        error = AppError(ErrorCode.UNKNOWN_MESSAGE, "`replyTo` is not a message of this conversation.")
+    else:
+        error = not_participant(draft.conversation_id)
+    error.conversation_id, error.client_message_id = draft.conversation_id, draft.client_message_id
+    return error
