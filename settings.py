@@ -121,7 +121,7 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
             problems.append("DATABASE_URL is missing: ENVIRONMENT=production needs a PostgreSQL address.")
         if not values.get("supabase_jwt_secret") and not values.get("supabase_url"):
             problems.append(
-                "SUPABASE_JWT_SECRET and SUPABASE_URL are missing: ENVIRONMENT=production needs one of them to check tokens."
+                "SUPABASE_JWT_SECRET and SUPABASE_URL are missing: ENVIRONMENT=production needs one to check tokens."
             )
     secret = values.get("supabase_jwt_secret")
     if secret and len(secret) < MIN_SECRET_CHARS:
@@ -134,7 +134,7 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
         problems.append("SUPABASE_URL is set: expected an address like https://project.supabase.co.")
     for origin in values.get("allowed_origins", ()):
         if origin != "*" and "://" not in origin:
-            problems.append(f"ALLOWED_ORIGINS holds {origin!r}: expected origins like https://app.example, split by commas.")
+            problems.append(f"ALLOWED_ORIGINS holds {origin!r}: expected addresses like https://app.example.")
     for network in values.get("trusted_proxies", ()):
         try:
             ipaddress.ip_network(network, strict=False)

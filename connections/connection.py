@@ -181,6 +181,10 @@ class Connection:
         self._wake()
         self._close(code)
 
+    def end(self) -> None:
+        """End the connection at once, without a word."""
+        self._stream.close()
+
     def closed(self, code: int) -> None:
         """Forget what waits: the WebSocket has ended."""
         if self.close_code is None:

@@ -4,8 +4,11 @@ Presence, limits and membership are counted from here, never kept as numbers of 
 """
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from connections.connection import Connection
+
+Value = TypeVar("Value")
 
 
 class Person:
@@ -156,7 +159,7 @@ class Registry:
 _NOBODY: set[Person] = set()
 
 
-def _discard[K, V](index: dict[K, set[V]], key: K, value: V) -> None:
+def _discard(index: dict[str, set[Value]], key: str, value: Value) -> None:
     """Take a value out of an index, and the key with its last value: an empty set a key would be a leak."""
     values = index.get(key)
     if values is not None:

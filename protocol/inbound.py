@@ -46,9 +46,7 @@ Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 # A ping's `ts` comes back as it was sent: a number or a short string.
 PingTs = float | int | Annotated[str, Meta(max_length=64)] | None
 
-BountyStatus = Literal[
-    "open", "in_progress", "completed", "archived", "deleted", "cancelled", "cancellation_requested"
-]
+BountyStatus = Literal["open", "in_progress", "completed", "archived", "deleted", "cancelled", "cancellation_requested"]
 BOUNTY_STATUSES: tuple[str, ...] = get_args(BountyStatus)
 
 # How many bounties one socket may narrow its stream to, and how many people one conversation may have.
@@ -56,7 +54,7 @@ MAX_TOPICS = 500
 MAX_PARTICIPANTS = 250
 
 
-class ClientFrame(Struct, tag_field="type", rename="camel", frozen=True, kw_only=True):
+class ClientFrame(Struct, tag_field="type", rename="camel", kw_only=True):
     """Any frame from a client."""
 
 
@@ -120,6 +118,14 @@ class Sync(ClientFrame, tag="sync", kw_only=True):
 
     conversations: Annotated[dict[str, Seq], Meta(max_length=500)]
 
+    def __post_init__(self) -> None:
+        self.positions  # noqa: B018  # wrong keys are told here, where the decoder adds the field's name
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Return {conversation: last seq seen}, with canonical ids."""
+        return {parse_id(conversation_id): seq for conversation_id, seq in self.conversations.items()}
+
 
 class Subscribe(ClientFrame, tag="subscribe", kw_only=True):
     """Narrows the event stream to these bounties too."""
@@ -137,7 +143,7 @@ EventsFrame = Ping | Subscribe | Unsubscribe
 MessagesFrame = Ping | Join | Leave | Typing | MessageSend | MessageDelivered | MessageRead | Sync
 
 
-class Body(Struct, rename="camel", frozen=True, kw_only=True):
+class Body(Struct, rename="camel", kw_only=True):
     """Any REST body."""
 
 
@@ -174,7 +180,7 @@ class SetTyping(Body, kw_only=True):
 class NewBounty(Body, kw_only=True):
     """``POST /api/bounties``"""
 
-    title: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00\ud800-\udfff]*[^\s\x00][^\x00\ud800-\udfff]*$")]
+    title: Annotated[str, Meta(max_length=200, pattern=r"^[^\x00\ud800-\udfff]*[^\s\x00][^\x00\ud800-\udfff]*$")]
     description: Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00\ud800-\udfff]*$")] = ""
     amount_cents: Annotated[int, Meta(ge=0, le=10**12)] = 0
     is_for_honor: bool = False
@@ -216,7 +222,7 @@ class FrameDecoder(Generic[F]):
     def decode(self, message: str | bytes) -> F:
         """Return the frame; raise ``AppError`` INVALID_JSON, UNKNOWN_TYPE or INVALID_FRAME."""
         if isinstance(message, bytes):
-            raise AppError(ErrorCode.INVALID_FRAME, "Expected a text frame holding one JSON object, got a binary frame.")
+            raise AppError(ErrorCode.INVALID_FRAME, "Expected a text frame with one JSON object, got a binary frame.")
         try:
             frame: F = self._decoder.decode(message)
         except msgspec.ValidationError as error:

@@ -13,7 +13,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 from protocol.codes import AppError
 
-_encoder = msgspec.json.Encoder()
+
+def _encode_custom(value: object) -> str:
+    if isinstance(value, str):  # an inbound Id: msgspec takes exact types only
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_custom)
 _TEXT = 0x81  # FIN and opcode 1 (RFC 6455, section 5.2)
 PING_FRAME = b"\x89\x00"  # FIN, opcode 9, no payload
 

@@ -87,9 +87,7 @@ class Authenticator:
             if len(token) > MAX_TOKEN_CHARS:
                 raise jwt.InvalidTokenError
             key, algorithm = await self._key_for(token)
-            claims = jwt.decode(
-                token, key, algorithms=[algorithm], options={"require": ["exp"], "verify_aud": False}
-            )
+            claims = jwt.decode(token, key, algorithms=[algorithm], options={"require": ["exp"], "verify_aud": False})
             return self._identity(claims)
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
             raise auth_failed() from None
@@ -132,7 +130,8 @@ def _mapping(value: object) -> dict[str, Any]:
 def _wanted_handle(claims: dict[str, Any], user_id: str) -> str:
     """Return the handle for a profile that does not exist yet: chosen, else the e-mail's local part, else by id."""
     email = claims.get("email")
-    for wish in (_mapping(claims.get("user_metadata")).get("handle"), email.split("@")[0] if isinstance(email, str) else None):
+    chosen = _mapping(claims.get("user_metadata")).get("handle")
+    for wish in (chosen, email.split("@")[0] if isinstance(email, str) else None):
         if isinstance(wish, str):
             handle = _NO_HANDLE_CHARS.sub("_", wish.strip())[:40].strip("_")
             if handle:
@@ -179,7 +178,8 @@ class _KeySet:
                 self._url, connect_timeout=_JWKS_TIMEOUT_S, request_timeout=_JWKS_TIMEOUT_S, follow_redirects=False
             )
             key_set = jwt.PyJWKSet.from_json(answer.body.decode())
-            keys = {key.key_id: (key.key, algorithm) for key in key_set.keys if (algorithm := _algorithm(key)) and key.key_id}
+            usable = ((key, _algorithm(key)) for key in key_set.keys if key.key_id)
+            keys = {str(key.key_id): (key.key, algorithm) for key, algorithm in usable if algorithm}
             self._keys = keys or self._keys
             self._failed = False
         except Exception as error:  # down, slow, or lying: the keys we have go on working

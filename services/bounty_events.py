@@ -72,7 +72,8 @@ class BountyEvents:
         await self._relay()
         until = self.position
         if after > until:  # an id of another database
-            events, truncated = [], True
+            events: list[BountyEvent] = []
+            truncated = True
         else:
             events, truncated = await self._log.missed(after, until, connection.topics or set(), self._replay_max)
         for event in events:

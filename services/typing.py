@@ -10,7 +10,6 @@ from connections.broadcaster import Broadcaster
 from connections.connection import Connection
 from connections.limits import RateLimiter
 from connections.registry import Registry
-from protocol.codes import not_participant
 from protocol.outbound import TypingStart, TypingStop, encode, timestamp
 
 # Starts that come again within this time are not told again.
@@ -58,13 +57,6 @@ class TypingIndicator:
             self._start(user_id, conversation_id, connection)
         else:
             self.stop(user_id, conversation_id)
-
-    def set_from_socket(self, user_id: str, conversation_id: str, is_typing: bool, connection: Connection) -> None:
-        """``set``, for a user who is online. Raises ``AppError`` NOT_PARTICIPANT."""
-        person = self._registry.people.get(user_id)
-        if person is None or conversation_id not in person.conversation_ids:
-            raise not_participant(conversation_id)
-        self.set(user_id, conversation_id, is_typing, connection)
 
     def stop(self, user_id: str, conversation_id: str) -> None:
         """End it and tell, if it was going on."""

@@ -43,9 +43,7 @@ _CHANGE = Statement(
 )
 
 _HEAD = Statement("bounty_event_head", (), "SELECT last_event_id FROM bounty_event_head")
-_RELAY = Statement(
-    "relay_bounty_events", ("bigint", "int"), "SELECT * FROM realtime_relay_bounty_events($1, $2)"
-)
+_RELAY = Statement("relay_bounty_events", ("bigint", "int"), "SELECT * FROM realtime_relay_bounty_events($1, $2)")
 # The newest of what was missed, so that the stream goes on from there without a gap; one more tells there are more.
 _MISSED = Statement(
     "missed_bounty_events",
@@ -80,7 +78,9 @@ class Bounties:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, creator_id: str, title: str, description: str, amount_cents: int, is_for_honor: bool) -> Bounty:
+    async def create(
+        self, creator_id: str, title: str, description: str, amount_cents: int, is_for_honor: bool
+    ) -> Bounty:
         """Store a new bounty, open."""
         values = (new_id(), creator_id, title, description, amount_cents, is_for_honor)
         return _bounty((await self._database.fetch(_CREATE, values))[0])

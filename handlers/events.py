@@ -1,0 +1,121 @@
+"""``/events/subscribe``: the public stream of bounty changes."""
+
+import re
+from typing import Any
+
+from connections.connection import Connection
+from handlers.base import RestHandler, SocketHandler
+from protocol import outbound
+from protocol.codes import AppError, ErrorCode
+from protocol.inbound import (
+    BOUNTY_STATUSES,
+    MAX_TOPICS,
+    EventsFrame,
+    FrameDecoder,
+    Ping,
+    Subscribe,
+    Unsubscribe,
+    parse_id,
+)
+from protocol.outbound import encode, error_frame, timestamp
+
+
+class EventsHandler(SocketHandler):
+    """One subscriber."""
+
+    decoder = FrameDecoder[Any](EventsFrame)
+    public = True
+
+    async def opened(self, connection: Connection) -> None:
+        """Subscribe, greet, and resume where ``lastEventId`` says so."""
+        events = self.context.bounty_events
+        topics, after = self._wishes(connection)
+        self.context.registry.subscribe(connection, topics)
+        if after is not None:
+            connection.hold()
+        connection.send_now(
+            encode(
+                outbound.Connection(
+                    timestamp=timestamp(),
+                    connection_id=connection.id,
+                    last_event_id=events.position,
+                    heartbeat_interval_ms=int(self.context.settings.heartbeat_interval_s * 1000),
+                )
+            )
+        )
+        if after is not None:
+            await events.resume(connection, after)
+
+    def narrow(self, frame: Subscribe) -> None:
+        """Narrow the stream to these bounties as well; an empty list means all again."""
+        assert self.connection is not None
+        topics = {*(self.connection.topics or ()), *map(str, frame.bounty_ids)} if frame.bounty_ids else None
+        if topics is not None and len(topics) > MAX_TOPICS:
+            raise AppError(ErrorCode.INVALID_FRAME, f"`bountyIds` would make more than {MAX_TOPICS} bounties.")
+        self._set_topics(topics)
+
+    def widen(self, frame: Unsubscribe) -> None:
+        """Take these bounties out of the narrowed stream; with the last one, or an empty list, it is all again."""
+        assert self.connection is not None
+        topics = (self.connection.topics or set()).difference(frame.bounty_ids) if frame.bounty_ids else None
+        self._set_topics(topics or None)
+
+    def _set_topics(self, topics: set[str] | None) -> None:
+        assert self.connection is not None
+        self.context.registry.subscribe(self.connection, topics)
+        self.connection.send_now(encode(outbound.Subscribed(bounty_ids=sorted(topics or ()))))
+
+    def _wishes(self, connection: Connection) -> tuple[set[str] | None, int | None]:
+        """Return the query's bounties and position; what is wrong in it is told and left out."""
+        topics: set[str] = set()
+        for text in self.get_query_arguments("bountyId")[:MAX_TOPICS]:
+            try:
+                topics.add(parse_id(text))
+            except ValueError:
+                connection.send_now(error_frame(_wrong_query("bountyId", "a UUID")))
+        position = self.get_query_argument("lastEventId", None)
+        if position is None:
+            return topics or None, None
+        if not re.fullmatch(r"[0-9]{1,18}", position, re.ASCII):
+            connection.send_now(error_frame(_wrong_query("lastEventId", "a whole number from 0")))
+            return topics or None, None
+        return topics or None, int(position)
+
+    actions = {Ping: SocketHandler.answer_ping, Subscribe: narrow, Unsubscribe: widen}
+
+
+def _wrong_query(name: str, expected: str) -> AppError:
+    return AppError(ErrorCode.INVALID_FRAME, f"`{name}` in the query is wrong and was left out: expected {expected}.")
+
+
+class SubscribeInfoHandler(RestHandler):
+    """``GET /events/subscribe-info``: how to connect, for people."""
+
+    authenticate = False
+    rate_limited = False
+
+    def get(self) -> None:
+        """Answer."""
+        scheme = "wss" if self.request.protocol == "https" else "ws"
+        url = f"{scheme}://{self.request.host}/events/subscribe"
+        self.answer(
+            {
+                "url": url,
+                "authentication": "none needed",
+                "query": {
+                    "bountyId": "only this bounty (may be repeated)",
+                    "lastEventId": "resume after this event",
+                },
+                "events": {
+                    "connection": ["message", "timestamp", "connectionId", "lastEventId", "heartbeatIntervalMs"],
+                    "bounty.status": ["id", "status", "timestamp", "eventId", "replayed"],
+                    "replay.complete": ["count", "lastEventId", "truncated"],
+                    "subscribed": ["bountyIds"],
+                    "pong": ["ts", "timestamp"],
+                    "error": ["code", "message", "timestamp", "requestType", "retryAfterMs"],
+                },
+                "commands": {"ping": ["ts"], "subscribe": ["bountyIds"], "unsubscribe": ["bountyIds"]},
+                "statuses": list(BOUNTY_STATUSES),
+                "example": f"const ws = new WebSocket('{url}'); ws.onmessage = (e) => console.log(JSON.parse(e.data));",
+            }
+        )

@@ -1,0 +1,272 @@
+"""The command: ``serve`` (what it does without a word), ``migrate``, ``token``, ``check``."""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # before anything is imported that would fail with a traceback
+    sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}.")
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jwt
+import msgspec
+import structlog
+
+import logs
+import settings as configuration
+from app import VERSION, App, raise_descriptor_limit
+from protocol.codes import AppError
+from protocol.inbound import parse_id
+from services.auth import AUDIENCE
+from settings import Settings, SettingsError
+from storage import seed
+from storage.embedded import EmbeddedPostgres
+from storage.migrate import Unreachable, check_reachable, migrate, pending
+
+log = structlog.get_logger()
+
+_TOKEN_LIFETIME_S = 24 * 3600
+_RETRY_S = 0.5
+
+
+class Refused(Exception):
+    """The command can't do its work; ``str(error)`` is a sentence for whoever started it."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="server.py", description="BountyExpo Realtime")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="run the server (the default)")
+    commands.add_parser("migrate", help="bring the database's schema up to date")
+    commands.add_parser("check", help="say what the configuration means and what can't be reached")
+    token = commands.add_parser("token", help="print a development token, valid for a day")
+    token.add_argument("user", help="a handle (alice, bob) or a user's UUID")
+    options = parser.parse_args(arguments)
+    try:
+        settings = configuration.load(os.environ)
+        logs.configure(_log_format(settings), settings.log_level)
+        if options.command == "migrate":
+            return _migrate(settings)
+        if options.command == "check":
+            return _check(settings)
+        if options.command == "token":
+            return _token(settings, options.user)
+        return _serve(settings)
+    except SettingsError as error:
+        print(f"The configuration is wrong:\n{error}", file=sys.stderr)
+    except Refused as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _serve(settings: Settings) -> int:
+    embedded = None if settings.database_url else _embedded(settings)
+    try:
+        dsn = embedded.dsn() if embedded else _reachable(settings)
+        if settings.production:
+            missing = pending(dsn)
+            if missing:
+                raise Refused(f"The database lacks {len(missing)} migrations. Run: server.py migrate")
+        else:
+            for name in migrate(dsn):
+                log.info("migration.applied", name=name)
+        if embedded:
+            seed.seed(dsn)
+        asyncio.run(_run(_with_key(settings), dsn, embedded))
+        return 0
+    finally:
+        if embedded:
+            embedded.stop()
+
+
+async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
+    warning = raise_descriptor_limit(settings.max_connections)
+    if warning:
+        log.warning("limits.descriptors", detail=warning)
+    app = App(settings, dsn)
+    try:
+        await app.start()
+        port = app.listen()
+    except AppError as error:
+        await app.stop()
+        raise Refused("The database can't be reached.") from error
+    except OSError as error:
+        await app.stop()
+        raise Refused(
+            f"Port {settings.port} on {settings.host} can't be had: {error.strerror}."
+            " Is another server running? Set PORT to use another one."
+        ) from error
+    keeper = asyncio.create_task(embedded.keep_running()) if embedded else None
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _print_banner(settings, port, embedded)
+    await stop.wait()
+    log.info("server.stopping")
+    if keeper:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+    await app.stop()
+
+
+def _print_banner(settings: Settings, port: int, embedded: EmbeddedPostgres | None) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    lines = [f"BountyExpo Realtime {VERSION}, {settings.environment}, listening on http://{host}:{port}"]
+    if embedded:
+        lines += [
+            f"  database    embedded PostgreSQL in {settings.data_dir}",
+            "  a token     .venv/bin/python server.py token alice   (or bob)",
+            f"  events      ws://{host}:{port}/events/subscribe",
+            f"  messages    ws://{host}:{port}/messages/subscribe?token=…",
+            f"  bounty      {seed.BOUNTY}",
+            f"  chat        {seed.CONVERSATION}",
+        ]
+    print("\n".join(lines), flush=True)
+
+
+def _migrate(settings: Settings) -> int:
+    embedded = None if settings.database_url else _embedded(settings)
+    try:
+        applied = migrate(embedded.dsn() if embedded else _reachable(settings))
+    finally:
+        if embedded:
+            embedded.stop()
+    print(f"Applied: {', '.join(applied)}" if applied else "Nothing to do: the schema is up to date.")
+    return 0
+
+
+def _check(settings: Settings) -> int:
+    """Print what is configured and what can be reached; 0 if the server would start."""
+    sound = True
+    print(f"environment   {settings.environment}, would listen on {settings.host}:{settings.port}")
+    if settings.database_url:
+        try:
+            print(f"database      PostgreSQL {check_reachable(settings.database_url)}")
+            missing = pending(settings.database_url)
+            lacks = f"lacks {', '.join(missing)}: run server.py migrate"
+            print(f"schema        {lacks if missing else 'up to date'}")
+            sound = not (missing and settings.production)
+        except Unreachable as error:
+            print(f"database      can't be reached: {error}")
+            sound = False
+    else:
+        print(f"database      embedded PostgreSQL in {Path(settings.data_dir).resolve()}")
+    keys = [settings.jwks_url] if settings.jwks_url else []
+    if settings.supabase_jwt_secret:
+        keys.append("a shared secret (HS256)")
+    print(f"token keys    {' and '.join(keys) or 'a development secret in DATA_DIR'}")
+    origins = ["the same", *settings.allowed_origins, *([] if settings.production else ["any on loopback"])]
+    print(f"origins       {', '.join(origins)}")
+    print(f"proxies       {', '.join(settings.trusted_proxies) or 'none: X-Forwarded-For is not believed'}")
+    warning = raise_descriptor_limit(settings.max_connections)
+    print(f"connections   {warning or settings.max_connections}")
+    print("ready" if sound else "not ready")
+    return 0 if sound else 1
+
+
+def _token(settings: Settings, user: str) -> int:
+    if settings.production:
+        raise Refused("server.py token is a development command; ENVIRONMENT is production.")
+    settings = _with_key(settings)
+    assert settings.supabase_jwt_secret is not None
+    user_id = seed.HANDLES.get(user)
+    if user_id is None:
+        try:
+            user_id = parse_id(user)
+        except ValueError:
+            user_id = _find_user(settings, user)
+    now = int(time.time())
+    claims = {
+        "sub": user_id,
+        "aud": AUDIENCE,
+        "role": "authenticated",
+        "iat": now,
+        "exp": now + _TOKEN_LIFETIME_S,
+    }
+    if settings.issuer:
+        claims["iss"] = settings.issuer
+    print(jwt.encode(claims, settings.supabase_jwt_secret, algorithm="HS256"))
+    return 0
+
+
+def _find_user(settings: Settings, handle: str) -> str:
+    embedded = None if settings.database_url else _embedded(settings)
+    try:
+        user_id = seed.user_id_of(embedded.dsn() if embedded else _reachable(settings), handle)
+    finally:
+        if embedded:
+            embedded.stop()
+    if user_id is None:
+        raise Refused(f"Nobody has the handle {handle!r}. Give alice, bob, another handle or a UUID.")
+    return user_id
+
+
+def _embedded(settings: Settings) -> EmbeddedPostgres:
+    directory = _data_dir(settings)
+    try:
+        return EmbeddedPostgres(directory / "postgres")
+    except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+        raise Refused(f"The embedded PostgreSQL in {directory} does not start: {error}") from error
+
+
+def _data_dir(settings: Settings) -> Path:
+    directory = Path(settings.data_dir).resolve()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Refused(f"DATA_DIR {directory} can't be written: {error.strerror}.") from error
+    return directory
+
+
+def _reachable(settings: Settings) -> str:
+    """Return the database's address once it answers; wait for it, saying so, for STARTUP_TIMEOUT_S."""
+    assert settings.database_url is not None
+    give_up = time.monotonic() + settings.startup_timeout_s
+    said = False
+    while True:
+        try:
+            check_reachable(settings.database_url)
+            return settings.database_url
+        except Unreachable as error:
+            if time.monotonic() >= give_up:
+                raise Refused(f"PostgreSQL at DATABASE_URL can't be reached: {error}") from error
+            if not said:
+                log.warning("database.waiting", seconds=settings.startup_timeout_s, reason=str(error))
+                said = True
+            time.sleep(_RETRY_S)
+
+
+def _with_key(settings: Settings) -> Settings:
+    """Return the settings with a key to check tokens with: without one configured, a development secret is made."""
+    if settings.supabase_jwt_secret or settings.supabase_url:
+        return settings
+    path = _data_dir(settings) / "jwt-secret"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    return msgspec.structs.replace(settings, supabase_jwt_secret=path.read_text())
+
+
+def _log_format(settings: Settings) -> str:
+    if settings.log_format != "auto":
+        return settings.log_format
+    return "json" if settings.production else "console"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Postgres once a session, a database of its own for each test, servers on free ports."""
+
+import inspect
+import itertools
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from tornado.ioloop import IOLoop
+
+import logs
+from storage.embedded import EmbeddedPostgres
+from storage.migrate import migrate
+from tests.harness import Server
+
+_TEST_TIMEOUT_S = 40
+_names = (f"t{number}" for number in itertools.count())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run every coroutine test on a Tornado loop."""
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.gen_test(timeout=_TEST_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    logs.configure("console", "info")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A real PostgreSQL with a migrated template database."""
+    directory = Path(tempfile.mkdtemp(prefix="bountyexpo-test-"))
+    server = EmbeddedPostgres(directory / "postgres")
+    _admin(server, "CREATE DATABASE template")
+    migrate(server.dsn("template"))
+    yield server
+    server.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def dsn(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of an empty, migrated database."""
+    name = next(_names)
+    _admin(postgres, f"CREATE DATABASE {name} TEMPLATE template")
+    yield postgres.dsn(name)
+    _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """The loop that a test and its servers share."""
+    loop = IOLoop(make_current=True)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def start(io_loop: IOLoop, dsn: str) -> Iterator[Callable[..., Awaitable[Server]]]:
+    """Start servers on the test's database; settings as keywords."""
+    servers: list[Server] = []
+
+    async def start_one(**settings: Any) -> Server:
+        server = Server(dsn, **settings)
+        servers.append(server)
+        return await server.start()
+
+    yield start_one
+
+    async def stop_all() -> None:
+        for server in servers:
+            await server.stop()
+
+    io_loop.run_sync(stop_all, timeout=10)
+
+
+@pytest.fixture
+def server(io_loop: IOLoop, start: Callable[..., Awaitable[Server]]) -> Server:
+    """A server with the usual settings of the tests."""
+    return io_loop.run_sync(start, timeout=10)
+
+
+def _admin(postgres: EmbeddedPostgres, statement: str) -> None:
+    with closing(psycopg2.connect(postgres.dsn())) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
