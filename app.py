@@ -11,7 +11,6 @@ from connections.broadcaster import Broadcaster
 from connections.heartbeat import Heartbeat
 from connections.limits import ConnectionLimits, RateLimiter
 from connections.registry import Registry
-from handlers.base import NotFoundHandler
 from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
 from handlers.context import Context
 from handlers.conversations import (
@@ -30,6 +29,7 @@ from handlers.health import (
     MessagesStatsHandler,
 )
 from handlers.messages import MessagesHandler as MessagesSocketHandler
+from handlers.rest import NotFoundHandler
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations

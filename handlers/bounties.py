@@ -1,6 +1,6 @@
 """Bounties over REST. A change of status only changes the row; the event stream hears of it from the database."""
 
-from handlers.base import RestHandler
+from handlers.rest import RestHandler
 from protocol.codes import AppError, ErrorCode
 from protocol.inbound import BOUNTY_STATUSES, ChangeStatus, NewBounty
 

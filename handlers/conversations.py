@@ -1,6 +1,6 @@
 """Conversations and their messages over REST."""
 
-from handlers.base import RestHandler
+from handlers.rest import RestHandler
 from protocol.codes import AppError, ErrorCode, not_participant
 from protocol.inbound import MarkMessages, NewConversation, NewMessage, SetTyping
 from protocol.outbound import Message, new_id, timestamp

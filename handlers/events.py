@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from connections.connection import Connection
-from handlers.base import RestHandler, SocketHandler
+from handlers.rest import RestHandler
+from handlers.socket import SocketHandler
 from protocol import outbound
 from protocol.codes import AppError, ErrorCode
 from protocol.inbound import (

@@ -1,6 +1,6 @@
 """How the server is doing, and where everything is. For anyone: counts and states only."""
 
-from handlers.base import RestHandler
+from handlers.rest import RestHandler
 from protocol.outbound import timestamp
 
 SERVICE = "bountyexpo-realtime"

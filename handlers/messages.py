@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from connections.connection import Connection
-from handlers.base import SocketHandler
+from handlers.socket import SocketHandler
 from protocol import inbound, outbound
 from protocol.codes import not_participant
 from protocol.inbound import FrameDecoder, MessagesFrame

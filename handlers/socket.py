@@ -1,0 +1,270 @@
+"""WebSockets: admission, frames in order, errors as frames, close codes.
+
+Frames are taken in without waiting, so pings are answered whatever the store does.
+"""
+
+import asyncio
+import collections
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+import structlog
+from tornado import websocket
+
+from connections.connection import Connection
+from connections.limits import rate_limited
+from handlers.base import BaseHandler
+from handlers.context import Context
+from protocol.codes import AppError, CloseCode, ErrorCode
+from protocol.inbound import ClientFrame, FrameDecoder, Ping
+from protocol.outbound import Pong, encode, error_frame, new_id, timestamp
+from services.auth import auth_required
+
+log = structlog.get_logger()
+
+SUBPROTOCOL = "bountyexpo.v1"
+_BEARER_PROTOCOL = "bearer."
+
+# Frames of one socket that wait while an earlier one is acted on.
+MAX_INBOX = 256
+# 4400: more than this many bad frames within this time.
+BAD_FRAMES, BAD_FRAMES_WITHIN_S = 20, 10.0
+# 4429: over the frame rate for this long; a pause of _FRAME_PAUSE_S counts as having listened.
+_IGNORED_FOR_S, _FRAME_PAUSE_S = 10.0, 2.0
+
+
+# What a socket does with one type of frame: at once, or as work that the frames after it wait for.
+Action = Callable[[Any, Any], Awaitable[None] | None]
+
+
+class SocketHandler(BaseHandler, websocket.WebSocketHandler):
+    """A WebSocket.
+
+    Frames are taken in without waiting, so pings are answered whatever the store does, and acted on in order.
+    """
+
+    decoder: ClassVar[FrameDecoder[Any]]
+    actions: ClassVar[dict[type[ClientFrame], Action]]
+    # Whether a socket without a valid token is let in.
+    public: ClassVar[bool]
+
+    def initialize(self, context: Context) -> None:
+        super().initialize(context)
+        self.connection: Connection | None = None
+        self._refusal: AppError | None = None
+        self._inbox: collections.deque[ClientFrame] | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._bad_frames: collections.deque[float] | None = None
+        self._limited_since = 0.0
+        self._limited_at = 0.0
+
+    async def prepare(self) -> None:
+        """Know who is connecting. A refusal is told by a frame after the handshake: browsers show nothing else."""
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            raise AppError(ErrorCode.INVALID_REQUEST, "This address takes WebSocket connections only.")
+        try:
+            self.identity = await self.context.authenticator.identify(self._token())
+            if self.identity.user_id is None:
+                self.identity = None
+                raise auth_required()
+        except AppError as error:
+            if not self.public:
+                self._refusal = error
+            wait_s = self.context.connect_rate.take(self.address)
+            if wait_s:
+                raise rate_limited(wait_s, "connection attempts") from None
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
+
+    def check_origin(self, origin: str) -> bool:
+        return self.context.origin_allowed(origin)
+
+    @property
+    def max_message_size(self) -> int:
+        return self.context.settings.max_frame_bytes
+
+    def open(self, *_args: str, **_kwargs: str) -> None:
+        settings, context = self.context.settings, self.context
+        # `ws_connection.stream` is not documented; a test guards it.
+        assert self.ws_connection is not None and self.ws_connection.stream is not None
+        self.set_nodelay(True)
+        connection = Connection(
+            new_id(),
+            user_id=self.identity.user_id if self.identity else None,
+            address=self.address,
+            stream=self.ws_connection.stream,
+            close=self.close,
+            max_waiting_bytes=settings.max_send_queue_bytes,
+            now=time.monotonic(),
+        )
+        self.connection = connection
+        log.info(
+            "connection.opened", connection_id=connection.id, endpoint=self.request.path, user_id=connection.user_id
+        )
+        try:
+            if self._refusal is not None:
+                raise self._refusal
+            context.limits.admit(connection.user_id, connection.address)
+        except AppError as error:
+            self._refuse(error)
+            return
+        context.registry.add(connection)
+        self._start(self.opened(connection))
+
+    async def opened(self, connection: Connection) -> None:
+        """Greet; what the client sends meanwhile waits. Raises ``AppError``, which closes with its code or 1011."""
+        raise NotImplementedError
+
+    def gone(self, connection: Connection) -> None:
+        """The socket has closed, and the registry has forgotten it."""
+
+    def on_message(self, message: str | bytes) -> None:
+        connection = self.connection
+        if connection is None or connection.closing:
+            return
+        connection.last_heard = time.monotonic()
+        try:
+            wait_s = self.context.frame_rate.take(connection.id)
+            if wait_s:
+                self._over_rate(connection, wait_s)
+                return
+            self._accept(self.decoder.decode(message))
+        except AppError as error:
+            self._answer_error(error, bad_frame=True)
+        except Exception as error:
+            self._answer_fault(error)
+
+    def answer_ping(self, frame: Ping) -> None:
+        """Answer an application's own ping."""
+        if self.connection is not None:
+            self.connection.send_now(encode(Pong(ts=frame.ts, timestamp=timestamp())))
+
+    def on_pong(self, data: bytes) -> None:
+        if self.connection is not None:
+            self.connection.last_heard = time.monotonic()
+
+    def on_ping(self, data: bytes) -> None:
+        self.on_pong(data)
+
+    def on_close(self) -> None:
+        connection = self.connection
+        if connection is None:
+            return
+        connection.closed(self.close_code or 1006)
+        self.context.registry.remove(connection)
+        self.gone(connection)
+        log.info(
+            "connection.closed",
+            connection_id=connection.id,
+            endpoint=self.request.path,
+            user_id=connection.user_id,
+            close_code=connection.close_code,
+            duration_ms=round((time.monotonic() - connection.opened_at) * 1000, 1),
+        )
+
+    def _token(self) -> str | None:
+        token = self.bearer()
+        if token:
+            return token
+        for protocol in self.request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+            if protocol.strip().startswith(_BEARER_PROTOCOL):
+                return protocol.strip()[len(_BEARER_PROTOCOL) :]
+        return self.get_query_argument("token", None)
+
+    def _accept(self, frame: ClientFrame) -> None:
+        """Act on a frame, now or after those before it."""
+        if self._work is None:
+            self._act(frame)
+            return
+        if self._inbox is None:
+            self._inbox = collections.deque()
+        if len(self._inbox) >= MAX_INBOX:
+            raise rate_limited(1.0, "frames waiting")
+        self._inbox.append(frame)
+
+    def _act(self, frame: ClientFrame) -> None:
+        try:
+            work = self.actions[type(frame)](self, frame)
+        except AppError as error:
+            self._answer_error(error, frame)
+        else:
+            if work is not None:
+                self._start(work, frame)
+
+    def _start(self, work: Awaitable[None], frame: ClientFrame | None = None) -> None:
+        self._work = asyncio.create_task(self._finish_work(work, frame))
+
+    async def _finish_work(self, work: Awaitable[None], frame: ClientFrame | None) -> None:
+        await self.guard(work, frame)
+        self._work = None
+        while self._inbox and self._work is None:
+            self._act_late(self._inbox.popleft())
+
+    async def guard(self, work: Awaitable[None], frame: ClientFrame | None = None) -> None:
+        """Await ``work`` and answer what goes wrong; without a ``frame`` to answer for, that ends the connection."""
+        try:
+            await work
+        except AppError as error:
+            if frame is None:
+                error.close = error.close or CloseCode.TRY_LATER
+            self._answer_error(error, frame)
+        except Exception as error:
+            self._answer_fault(error, frame)
+            if frame is None and self.connection is not None:
+                self.connection.close(CloseCode.INTERNAL)
+
+    def _act_late(self, frame: ClientFrame) -> None:
+        try:
+            self._act(frame)
+        except Exception as error:
+            self._answer_fault(error, frame)
+
+    def _over_rate(self, connection: Connection, wait_s: float) -> None:
+        now = connection.last_heard
+        if now - self._limited_at > _FRAME_PAUSE_S:
+            self._limited_since = now
+        self._limited_at = now
+        error = rate_limited(wait_s, "frames")
+        if now - self._limited_since >= _IGNORED_FOR_S:
+            error.close = CloseCode.LIMIT
+        self._answer_error(error)
+
+    def _answer_error(self, error: AppError, frame: ClientFrame | None = None, *, bad_frame: bool = False) -> None:
+        connection = self.connection
+        if connection is None:
+            return
+        if frame is not None:
+            error.request_type = str(frame.__struct_config__.tag)
+            error.conversation_id = error.conversation_id or getattr(frame, "conversation_id", None)
+            error.client_message_id = error.client_message_id or getattr(frame, "client_message_id", None)
+        if bad_frame and error.code is not ErrorCode.RATE_LIMITED and self._too_many_bad_frames():
+            error.close = CloseCode.BAD_FRAMES
+        connection.send_now(error_frame(error))
+        if error.close is not None:
+            connection.close(error.close)
+
+    def _too_many_bad_frames(self) -> bool:
+        if self._bad_frames is None:
+            self._bad_frames = collections.deque(maxlen=BAD_FRAMES + 1)
+        self._bad_frames.append(time.monotonic())
+        full = len(self._bad_frames) > BAD_FRAMES
+        return full and self._bad_frames[-1] - self._bad_frames[0] < BAD_FRAMES_WITHIN_S
+
+    def _answer_fault(self, error: Exception, frame: ClientFrame | None = None) -> None:
+        """A fault of ours: logged with its ids, answered without its inside."""
+        connection = self.connection
+        log.error(
+            "frame.failed",
+            exc_info=error,
+            connection_id=connection.id if connection else None,
+            user_id=connection.user_id if connection else None,
+            frame_type=str(frame.__struct_config__.tag) if frame else None,
+        )
+        self._answer_error(AppError(ErrorCode.INTERNAL, "Something went wrong on our side."), frame)
+
+    def _refuse(self, error: AppError) -> None:
+        assert self.connection is not None
+        self.connection.send_now(error_frame(error))
+        self.connection.close(error.close or CloseCode.INTERNAL)
