@@ -1,10 +1,11 @@
 """The composition root: builds every object once and hands each what it needs. Also the route table."""
 
+import asyncio
 import ipaddress
 import resource
-import socket
 from typing import Any
 
+import structlog
 from tornado import httpserver, netutil, web
 
 from connections.broadcaster import Broadcaster
@@ -33,6 +34,8 @@ from handlers.rest import NotFoundHandler
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
+from services.drain import drain
+from services.expiry import TokenExpiry
 from services.messaging import Messaging
 from services.presence import Presence
 from services.receipts import Receipts
@@ -44,6 +47,8 @@ from storage import bounties, conversations, messages, profiles, receipts
 from storage.database import Database
 from storage.listener import Listener
 from storage.message_writer import MessageWriter
+
+log = structlog.get_logger()
 
 VERSION = "1.0.0"
 
@@ -142,32 +147,41 @@ class App:
             body_timeout=settings.request_timeout_s,
             idle_connection_timeout=settings.request_timeout_s,
         )
-        self._sockets: list[socket.socket] = []
+        self.expiry = TokenExpiry(self.registry)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Connect to the database, which has to be there, and begin the work in the background."""
         await self.database.connect()
-        await self.bounty_events.start()
-        self.listener.start()
-        self.heartbeat.start()
+        await self.bounty_events.begin()
+        for forever in (self.bounty_events, self.listener, self.heartbeat, self.expiry):
+            self._tasks.append(asyncio.create_task(forever.run()))
 
     def listen(self) -> int:
         """Accept connections; return the port. Raises ``OSError`` when the address can't be had."""
-        self._sockets = netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
-        self.http.add_sockets(self._sockets)
-        return int(self._sockets[0].getsockname()[1])
+        sockets = netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
+        self.http.add_sockets(sockets)
+        return int(sockets[0].getsockname()[1])
+
+    async def drain(self) -> None:
+        """Stop accepting and send everybody away, within DRAIN_TIMEOUT_S; ``stop`` does the rest."""
+        self.http.stop()
+        try:
+            await asyncio.wait_for(drain(self.registry), self.settings.drain_timeout_s)
+        except TimeoutError:
+            log.warning("server.drain_timeout", connections=len(self.registry.connections))
 
     async def stop(self) -> None:
-        """Stop accepting, close every connection, let what is under way end."""
+        """Stop accepting, cut every connection that is left, close the store."""
         self.http.stop()
         for connection in list(self.registry.connections.values()):
             connection.end()
         await self.http.close_all_connections()
-        await self.heartbeat.stop()
-        await self.conversations.stop()
         self.presence.stop()
-        await self.listener.stop()
-        await self.bounty_events.stop()
+        await self.conversations.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.database.close()
 
     def _web_application(self) -> web.Application:

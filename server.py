@@ -107,11 +107,16 @@ async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) 
             " Is another server running? Set PORT to use another one."
         ) from error
     keeper = asyncio.create_task(embedded.keep_running()) if embedded else None
-    stop = asyncio.Event()
+    signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     _print_banner(settings, port, embedded)
-    await stop.wait()
+    await signals.get()
+    draining = asyncio.create_task(app.drain())
+    hurried = asyncio.create_task(signals.get())  # a second signal: at once
+    await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
+    draining.cancel()
+    hurried.cancel()
     log.info("server.stopping")
     if keeper:
         keeper.cancel()

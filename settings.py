@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     database_pool_size: Annotated[int, Meta(ge=2, le=100)] = 8
     data_dir: str = ".data"
     startup_timeout_s: Seconds = 30
+    drain_timeout_s: Seconds = 20
 
     supabase_url: str | None = None
     supabase_jwt_secret: str | None = None

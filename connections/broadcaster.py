@@ -25,13 +25,14 @@ class Broadcaster:
         *,
         stream: str | None = None,
         seq: int = 0,
+        topic: str | None = None,
         but: str | None = None,
     ) -> int:
         """Send to each but the connection with the id ``but``; return to how many. See ``Connection.send``."""
         count = 0
         for connection in connections:
             if connection.id != but:
-                connection.send(frame, stream, seq)
+                connection.send(frame, stream, seq, topic)
                 count += 1
         self.sent += count
         return count
@@ -45,14 +46,16 @@ class Broadcaster:
         self.sent += count
         return count
 
-    async def send_to_all(self, frame: bytes, connections: Sequence[Connection], *, stream: str, seq: int) -> None:
+    async def send_to_all(
+        self, frame: bytes, connections: Sequence[Connection], *, stream: str, seq: int, topic: str
+    ) -> None:
         """Send to a great many, in turns with the rest of the server.
 
         The caller waits for the end before it sends the next of the same stream: that keeps the order.
         """
         turn_ends = time.monotonic() + _TURN_S
         for start in range(0, len(connections), _SENDS_A_LOOK):
-            self.send(frame, connections[start : start + _SENDS_A_LOOK], stream=stream, seq=seq)
+            self.send(frame, connections[start : start + _SENDS_A_LOOK], stream=stream, seq=seq, topic=topic)
             if time.monotonic() >= turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = time.monotonic() + _TURN_S

@@ -7,7 +7,7 @@ a cap. Nothing in here parses frames or knows what they mean.
 import asyncio
 import collections
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -26,6 +26,14 @@ class Held(NamedTuple):
     stream: str | None
     seq: int
     frame: bytes
+
+
+class Expiry(NamedTuple):
+    """When a token expires: in monotonic seconds, and as the client is told. ``told``: the client knows it is near."""
+
+    at: float
+    text: str
+    told: bool
 
 
 class Connection:
@@ -47,12 +55,14 @@ class Connection:
         "_writing",
         "address",
         "close_code",
+        "expiry",
         "id",
         "last_heard",
         "left_rooms",
         "opened_at",
         "topics",
         "user_id",
+        "work",
     )
 
     def __init__(
@@ -72,6 +82,10 @@ class Connection:
         self.opened_at = now
         self.last_heard = now
         self.close_code: int | None = None
+        # When its token expires; None: never.
+        self.expiry: Expiry | None = None
+        # What is being done for it right now; a draining server lets it end.
+        self.work: asyncio.Task[None] | None = None
         # Rooms whose typing and presence this socket does not want; all others of its user it does.
         self.left_rooms: set[str] | None = None
         # Bounties that this socket's event stream is narrowed to; None means all.
@@ -81,7 +95,7 @@ class Connection:
         self._socket: socket.socket | None = None if isinstance(stream, SSLIOStream) else stream.socket
         self._close = close
         self._max_waiting_bytes = max_waiting_bytes
-        self._waiting: collections.deque[bytes] | None = None
+        self._waiting: collections.OrderedDict[Hashable, bytes] | None = None
         self._waiting_bytes = 0
         self._writing = False
         self._held: list[Held] | None = None
@@ -102,24 +116,25 @@ class Connection:
         """Whether the peer reads more slowly than it is sent to."""
         return self._waiting_bytes > self._max_waiting_bytes // _LAGS_FROM
 
-    def send(self, frame: bytes, stream: str | None = None, seq: int = 0) -> None:
+    def send(self, frame: bytes, stream: str | None = None, seq: int = 0, topic: str | None = None) -> None:
         """Send a whole WebSocket frame, after all that was sent before.
 
         ``stream`` and ``seq`` say where it stands in an ordered stream (a conversation), for a connection that is
-        catching up with that stream right now. Never raises; a peer that is gone or too slow is closed.
+        catching up with that stream right now. Of the frames of one ``topic`` that wait for a peer which lags
+        behind, only the newest is kept. Never raises; a peer that is gone or too slow is closed.
         """
         if self._held is not None:
             self._held.append(Held(stream, seq, frame))
             self._count(len(frame))
         else:
-            self.send_now(frame)
+            self.send_now(frame, topic)
 
-    def send_now(self, frame: bytes) -> None:
+    def send_now(self, frame: bytes, topic: str | None = None) -> None:
         """Send a frame even while others are held back: answers to this connection alone, and replays."""
         if self.closing:
             return
         if self._writing or self._socket is None or self._stream.writing():
-            self._enqueue(frame)
+            self._enqueue(frame, topic)
             return
         try:
             sent = self._socket.send(frame)
@@ -177,7 +192,7 @@ class Connection:
         self.close_code = code
         self._held = None
         if waiting and code is not CloseCode.UNRESPONSIVE:
-            self._write(b"".join(waiting))
+            self._write(b"".join(waiting.values()))
         self._wake()
         self._close(code)
 
@@ -194,11 +209,13 @@ class Connection:
         self._waiting_bytes = 0
         self._wake()
 
-    def _enqueue(self, frame: bytes) -> None:
+    def _enqueue(self, frame: bytes, topic: str | None = None) -> None:
         if self._waiting is None:
-            self._waiting = collections.deque()
-        self._waiting.append(frame)
-        self._count(len(frame))
+            self._waiting = collections.OrderedDict()
+        superseded = self._waiting.pop(topic, b"") if topic is not None and self.lagging else b""
+        key = object() if topic is None or topic in self._waiting else topic
+        self._waiting[key] = frame
+        self._count(len(frame) - len(superseded))
         if not self._writing and not self.closing:
             self._pump()
 
@@ -214,10 +231,10 @@ class Connection:
             self._waiting = None
             self._wake()
             return
-        piece = [waiting.popleft()]
-        size = len(piece[0])
+        piece: list[bytes] = []
+        size = 0
         while waiting and size < _CHUNK_BYTES:
-            piece.append(waiting.popleft())
+            piece.append(waiting.popitem(last=False)[1])
             size += len(piece[-1])
         self._writing = True
         written = self._write(b"".join(piece))

@@ -1,7 +1,6 @@
 """Protocol pings: one sweep over all connections instead of a timer each."""
 
 import asyncio
-import contextlib
 import time
 
 from connections.registry import Registry
@@ -20,20 +19,9 @@ class Heartbeat:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._pinged: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to sweep, in the background."""
-        self._task = asyncio.create_task(self._keep_sweeping())
-
-    async def stop(self) -> None:
-        """End the sweeps."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _keep_sweeping(self) -> None:
+    async def run(self) -> None:
+        """Sweep until cancelled."""
         pause = min(1.0, self._interval_s / 4, self._timeout_s / 4)
         while True:
             await asyncio.sleep(pause)

@@ -1,16 +1,17 @@
 """``/messages/subscribe``: the messaging socket. Each frame is one method; the work is done by services."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 
-from connections.connection import Connection
+from connections.connection import Connection, Expiry
 from handlers.socket import SocketHandler
 from protocol import inbound, outbound
-from protocol.codes import not_participant
+from protocol.codes import AppError, ErrorCode, not_participant
 from protocol.inbound import FrameDecoder, MessagesFrame
 from protocol.outbound import encode, timestamp
-from services.auth import auth_required
+from services.auth import Identity, auth_required
 from storage.message_writer import Draft
 from storage.receipts import Mark
 
@@ -36,6 +37,7 @@ class MessagesHandler(SocketHandler):
         if connection.closing:
             context.presence.departed(user_id)
             return
+        connection.expiry = _expiry(identity)
         connection.send_now(
             encode(
                 outbound.Connected(
@@ -45,7 +47,7 @@ class MessagesHandler(SocketHandler):
                     connection_id=connection.id,
                     online_user_ids=context.presence.online_with(person),
                     heartbeat_interval_ms=int(context.settings.heartbeat_interval_s * 1000),
-                    expires_at=timestamp(datetime.fromtimestamp(identity.expires_at, UTC)),
+                    expires_at=connection.expiry.text,
                 )
             )
         )
@@ -107,6 +109,18 @@ class MessagesHandler(SocketHandler):
             )
         )
 
+    async def refresh(self, frame: inbound.AuthRefresh) -> None:
+        """Go on with a fresh token of the same user; any other leaves things as they are."""
+        try:
+            identity = await self.context.authenticator.identify(frame.token)
+        except AppError as error:
+            raise AppError(error.code, error.message, retry_after_ms=error.retry_after_ms) from None
+        if identity.user_id != self.user_id:
+            raise AppError(ErrorCode.AUTH_FAILED, "The token belongs to another user.")
+        self.identity = identity
+        self.socket.expiry = expiry = _expiry(identity)
+        self.socket.send_now(encode(outbound.AuthRefreshed(expires_at=expiry.text)))
+
     async def sync(self, frame: inbound.Sync) -> None:
         """Send what is newer than the client has."""
         if self._replaying is not None:
@@ -147,4 +161,11 @@ class MessagesHandler(SocketHandler):
         inbound.MessageDelivered: mark,
         inbound.MessageRead: mark,
         inbound.Sync: sync,
+        inbound.AuthRefresh: refresh,
     }
+
+
+def _expiry(identity: Identity) -> Expiry:
+    """Return when the token expires, by the monotonic clock: the wall clock may be set while the socket is open."""
+    left_s = identity.expires_at - time.time()
+    return Expiry(time.monotonic() + left_s, timestamp(datetime.fromtimestamp(identity.expires_at, UTC)), told=False)

@@ -54,7 +54,6 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         self.connection: Connection | None = None
         self._refusal: AppError | None = None
         self._inbox: collections.deque[ClientFrame] | None = None
-        self._work: asyncio.Task[None] | None = None
         self._bad_frames: collections.deque[float] | None = None
         self._limited_since = 0.0
         self._limited_at = 0.0
@@ -108,10 +107,10 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
                 raise self._refusal
             context.limits.admit(connection.user_id, connection.address)
         except AppError as error:
-            self._refuse(error)
+            self._tell(error, close=error.close or CloseCode.TRY_LATER)
             return
         context.registry.add(connection)
-        self._start(self.opened(connection))
+        connection.work = asyncio.create_task(self._finish(connection, self.opened(connection), None))
 
     async def opened(self, connection: Connection) -> None:
         """Greet; what the client sends meanwhile waits. Raises ``AppError``, which closes with its code or 1011."""
@@ -130,11 +129,9 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             if wait_s:
                 self._over_rate(connection, wait_s)
                 return
-            self._accept(self.decoder.decode(message))
+            self._accept(connection, self.decoder.decode(message))
         except AppError as error:
-            self._answer_error(error, bad_frame=True)
-        except Exception as error:
-            self._answer_fault(error)
+            self._answer_bad_frame(error)
 
     def answer_ping(self, frame: Ping) -> None:
         """Answer an application's own ping."""
@@ -173,10 +170,10 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
                 return protocol.strip()[len(_BEARER_PROTOCOL) :]
         return self.get_query_argument("token", None)
 
-    def _accept(self, frame: ClientFrame) -> None:
+    def _accept(self, connection: Connection, frame: ClientFrame) -> None:
         """Act on a frame, now or after those before it."""
-        if self._work is None:
-            self._act(frame)
+        if connection.work is None:
+            self._act(connection, frame)
             return
         if self._inbox is None:
             self._inbox = collections.deque()
@@ -184,76 +181,42 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             raise rate_limited(1.0, "frames waiting")
         self._inbox.append(frame)
 
-    def _act(self, frame: ClientFrame) -> None:
+    def _act(self, connection: Connection, frame: ClientFrame) -> None:
         try:
             work = self.actions[type(frame)](self, frame)
-        except AppError as error:
-            self._answer_error(error, frame)
+        except Exception as error:
+            self._answer(error, frame)
         else:
             if work is not None:
-                self._start(work, frame)
+                connection.work = asyncio.create_task(self._finish(connection, work, frame))
 
-    def _start(self, work: Awaitable[None], frame: ClientFrame | None = None) -> None:
-        self._work = asyncio.create_task(self._finish_work(work, frame))
-
-    async def _finish_work(self, work: Awaitable[None], frame: ClientFrame | None) -> None:
+    async def _finish(self, connection: Connection, work: Awaitable[None], frame: ClientFrame | None) -> None:
         await self.guard(work, frame)
-        self._work = None
-        while self._inbox and self._work is None:
-            self._act_late(self._inbox.popleft())
+        connection.work = None
+        while self._inbox and connection.work is None:
+            self._act(connection, self._inbox.popleft())
 
     async def guard(self, work: Awaitable[None], frame: ClientFrame | None = None) -> None:
         """Await ``work`` and answer what goes wrong; without a ``frame`` to answer for, that ends the connection."""
         try:
             await work
-        except AppError as error:
-            if frame is None:
-                error.close = error.close or CloseCode.TRY_LATER
-            self._answer_error(error, frame)
         except Exception as error:
-            self._answer_fault(error, frame)
-            if frame is None and self.connection is not None:
-                self.connection.close(CloseCode.INTERNAL)
-
-    def _act_late(self, frame: ClientFrame) -> None:
-        try:
-            self._act(frame)
-        except Exception as error:
-            self._answer_fault(error, frame)
+            self._answer(error, frame)
 
     def _over_rate(self, connection: Connection, wait_s: float) -> None:
         now = connection.last_heard
         if now - self._limited_at > _FRAME_PAUSE_S:
             self._limited_since = now
         self._limited_at = now
-        error = rate_limited(wait_s, "frames")
-        if now - self._limited_since >= _IGNORED_FOR_S:
-            error.close = CloseCode.LIMIT
-        self._answer_error(error)
+        is_ignored = now - self._limited_since >= _IGNORED_FOR_S
+        self._tell(rate_limited(wait_s, "frames"), close=CloseCode.LIMIT if is_ignored else None)
 
-    def _answer_error(self, error: AppError, frame: ClientFrame | None = None, *, bad_frame: bool = False) -> None:
-        connection = self.connection
-        if connection is None:
+    def _answer(self, error: Exception, frame: ClientFrame | None = None) -> None:
+        """Tell what went wrong with a frame, or (None) with the connection, which that ends."""
+        if isinstance(error, AppError):
+            self._tell(error, frame, close=error.close or (None if frame else CloseCode.TRY_LATER))
             return
-        if frame is not None:
-            error.request_type = str(frame.__struct_config__.tag)
-            error.conversation_id = error.conversation_id or getattr(frame, "conversation_id", None)
-            error.client_message_id = error.client_message_id or getattr(frame, "client_message_id", None)
-        if bad_frame and error.code is not ErrorCode.RATE_LIMITED and self._too_many_bad_frames():
-            error.close = CloseCode.BAD_FRAMES
-        connection.send_now(error_frame(error))
-        if error.close is not None:
-            connection.close(error.close)
-
-    def _too_many_bad_frames(self) -> bool:
-        if self._bad_frames is None:
-            self._bad_frames = collections.deque(maxlen=BAD_FRAMES + 1)
-        self._bad_frames.append(time.monotonic())
-        full = len(self._bad_frames) > BAD_FRAMES
-        return full and self._bad_frames[-1] - self._bad_frames[0] < BAD_FRAMES_WITHIN_S
-
-    def _answer_fault(self, error: Exception, frame: ClientFrame | None = None) -> None:
-        """A fault of ours: logged with its ids, answered without its inside."""
+        # A fault of ours: logged with its ids, answered without its inside.
         connection = self.connection
         log.error(
             "frame.failed",
@@ -262,9 +225,30 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             user_id=connection.user_id if connection else None,
             frame_type=str(frame.__struct_config__.tag) if frame else None,
         )
-        self._answer_error(AppError(ErrorCode.INTERNAL, "Something went wrong on our side."), frame)
+        fault = AppError(ErrorCode.INTERNAL, "Something went wrong on our side.")
+        self._tell(fault, frame, close=None if frame else CloseCode.INTERNAL)
 
-    def _refuse(self, error: AppError) -> None:
-        assert self.connection is not None
-        self.connection.send_now(error_frame(error))
-        self.connection.close(error.close or CloseCode.INTERNAL)
+    def _answer_bad_frame(self, error: AppError) -> None:
+        too_many = error.code is not ErrorCode.RATE_LIMITED and self._too_many_bad_frames()
+        self._tell(error, close=CloseCode.BAD_FRAMES if too_many else None)
+
+    def _tell(self, error: AppError, frame: ClientFrame | None = None, *, close: CloseCode | None = None) -> None:
+        """Send the error frame; ``error`` may be other callers' too, so it stays as it is."""
+        connection = self.connection
+        if connection is None:
+            return
+        about = {} if frame is None else {"request_type": str(frame.__struct_config__.tag)}
+        for name in ("conversation_id", "client_message_id"):
+            value = getattr(frame, name, None)
+            if value is not None:
+                about[name] = str(value)
+        connection.send_now(error_frame(error, **about))
+        if close is not None:
+            connection.close(close)
+
+    def _too_many_bad_frames(self) -> bool:
+        if self._bad_frames is None:
+            self._bad_frames = collections.deque(maxlen=BAD_FRAMES + 1)
+        self._bad_frames.append(time.monotonic())
+        full = len(self._bad_frames) > BAD_FRAMES
+        return full and self._bad_frames[-1] - self._bad_frames[0] < BAD_FRAMES_WITHIN_S

@@ -127,6 +127,12 @@ class Sync(ClientFrame, tag="sync", kw_only=True):
         return {parse_id(conversation_id): seq for conversation_id, seq in self.conversations.items()}
 
 
+class AuthRefresh(ClientFrame, tag="auth.refresh", kw_only=True):
+    """Brings a fresh token of the same user."""
+
+    token: str
+
+
 class Subscribe(ClientFrame, tag="subscribe", kw_only=True):
     """Narrows the event stream to these bounties too."""
 
@@ -140,7 +146,7 @@ class Unsubscribe(ClientFrame, tag="unsubscribe", kw_only=True):
 
 
 EventsFrame = Ping | Subscribe | Unsubscribe
-MessagesFrame = Ping | Join | Leave | Typing | MessageSend | MessageDelivered | MessageRead | Sync
+MessagesFrame = Ping | Join | Leave | Typing | MessageSend | MessageDelivered | MessageRead | Sync | AuthRefresh
 
 
 class Body(Struct, rename="camel", kw_only=True):

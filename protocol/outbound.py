@@ -238,6 +238,24 @@ class SyncComplete(ServerFrame, tag="sync.complete", kw_only=True):
     truncated: list[str]
 
 
+class AuthExpiring(ServerFrame, tag="auth.expiring", kw_only=True):
+    """The socket's token is about to expire: send ``auth.refresh``."""
+
+    expires_at: str
+
+
+class AuthRefreshed(ServerFrame, tag="auth.refreshed", kw_only=True):
+    """The new token was taken."""
+
+    expires_at: str
+
+
+class ServerDraining(ServerFrame, tag="server.draining", kw_only=True):
+    """The server is going away; sent just before close 1012."""
+
+    reconnect_after_ms: int
+
+
 class Error(ServerFrame, tag="error", kw_only=True):
     """A frame or the connection was refused."""
 
@@ -282,16 +300,22 @@ class Bounty(Struct, rename="camel", kw_only=True):
     updated_at: str
 
 
-def error_frame(error: AppError) -> bytes:
-    """Return the ``error`` frame of ``error``."""
+def error_frame(
+    error: AppError,
+    *,
+    request_type: str | None = None,
+    conversation_id: str | None = None,
+    client_message_id: str | None = None,
+) -> bytes:
+    """Return the ``error`` frame of ``error``, about the frame that the rest names."""
     return encode(
         Error(
             code=error.code.name,
             message=error.message,
             timestamp=timestamp(),
-            request_type=error.request_type or UNSET,
-            conversation_id=error.conversation_id or UNSET,
-            client_message_id=error.client_message_id or UNSET,
+            request_type=request_type or error.request_type or UNSET,
+            conversation_id=conversation_id or error.conversation_id or UNSET,
+            client_message_id=client_message_id or error.client_message_id or UNSET,
             retry_after_ms=UNSET if error.retry_after_ms is None else error.retry_after_ms,
         )
     )

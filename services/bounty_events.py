@@ -40,22 +40,32 @@ class BountyEvents:
         self._replay_max = replay_max
         self._wake = asyncio.Event()
         self._pass = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
         # The newest event that has been, or is being, told.
         self.position = 0
         self.healthy = False
 
-    async def start(self) -> None:
-        """Begin at the log's end. Raises ``AppError`` STORE_UNAVAILABLE."""
+    async def begin(self) -> None:
+        """Take the log's end as the position to begin at. Raises ``AppError`` STORE_UNAVAILABLE."""
         self.position = await self._log.head()
-        self._task = asyncio.create_task(self._keep_relaying())
 
-    async def stop(self) -> None:
-        """End the relay."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    async def run(self) -> None:
+        """Relay until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._relay()
+                self.healthy = True
+            except AppError:
+                self.healthy = False
+                await asyncio.sleep(_RETRY_S)
+                continue
+            except Exception:
+                self.healthy = False
+                log.exception("events.relay_failed")
+                await asyncio.sleep(_RETRY_S)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _POLL_S)
 
     def wake(self, _payload: str | None = None) -> None:
         """There may be something new in the log."""
@@ -85,24 +95,6 @@ class BountyEvents:
         connection.take_held({STREAM: until})
         connection.release()
 
-    async def _keep_relaying(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self._relay()
-                self.healthy = True
-            except AppError:
-                self.healthy = False
-                await asyncio.sleep(_RETRY_S)
-                continue
-            except Exception:
-                self.healthy = False
-                log.exception("events.relay_failed")
-                await asyncio.sleep(_RETRY_S)
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _POLL_S)
-
     async def _relay(self) -> None:
         """Tell all that is in the log past our position. One pass at a time keeps the order."""
         async with self._pass:
@@ -112,7 +104,11 @@ class BountyEvents:
                     self.position = event.event_id
                     subscribers = self._registry.subscribers(event.bounty_id)
                     await self._broadcaster.send_to_all(
-                        _frame(event, replayed=False), subscribers, stream=STREAM, seq=event.event_id
+                        _frame(event, replayed=False),
+                        subscribers,
+                        stream=STREAM,
+                        seq=event.event_id,
+                        topic=event.bounty_id,
                     )
                 if len(events) < _BATCH:
                     return

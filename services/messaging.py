@@ -64,21 +64,19 @@ class Messaging:
         return await self._store(draft, tell)
 
     async def _store(self, draft: Draft, tell: OnStored) -> Stored:
-        self._check_text(draft)
+        self._check_text(draft.text)
         wait_s = self._rate.take(draft.sender_id)
         if wait_s:
-            raise _about(draft, rate_limited(wait_s, "messages"))
+            raise rate_limited(wait_s, "messages")
         return await self._writer.write(draft, tell)
 
-    def _check_text(self, draft: Draft) -> None:
-        text = draft.text
+    def _check_text(self, text: str) -> None:
         if not text.strip():
-            raise _about(draft, AppError(ErrorCode.INVALID_TEXT, "`text` is empty."))
+            raise AppError(ErrorCode.INVALID_TEXT, "`text` is empty.")
         if len(text) > self._max_text_chars:
-            reason = f"`text` is longer than {self._max_text_chars} characters."
-            raise _about(draft, AppError(ErrorCode.INVALID_TEXT, reason))
+            raise AppError(ErrorCode.INVALID_TEXT, f"`text` is longer than {self._max_text_chars} characters.")
         if "\x00" in text:
-            raise _about(draft, AppError(ErrorCode.INVALID_TEXT, "`text` holds U+0000."))
+            raise AppError(ErrorCode.INVALID_TEXT, "`text` holds U+0000.")
 
     def _tell(self, draft: Draft, stored: Stored, *, but: str | None, but_user: str | None = None) -> None:
         """Tell the participants. Runs right after the commit, with nothing in between that could change the order."""
@@ -112,8 +110,3 @@ def _ack(draft: Draft, stored: Stored) -> bytes:
     if stored.duplicate:
         ack.duplicate = True
     return encode(ack)
-
-
-def _about(draft: Draft, error: AppError) -> AppError:
-    error.conversation_id, error.client_message_id = draft.conversation_id, draft.client_message_id
-    return error

@@ -38,21 +38,10 @@ class Listener:
         self._loop = IOLoop.current()
         self._connection: Any = None
         self._lost: asyncio.Event = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self.connected = False
 
-    def start(self) -> None:
-        """Begin to listen, in the background."""
-        self._task = asyncio.create_task(self._keep_listening())
-
-    async def stop(self) -> None:
-        """End the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _keep_listening(self) -> None:
+    async def run(self) -> None:
+        """Listen until cancelled."""
         while True:
             try:
                 await self._listen()

@@ -234,8 +234,5 @@ def _stored(row: Row, draft: Draft) -> Stored:
 
 def _refusal(draft: Draft, *, is_participant: bool) -> AppError:
     if is_participant:
-        error = AppError(ErrorCode.UNKNOWN_MESSAGE, "`replyTo` is not a message of this conversation.")
-    else:
-        error = not_participant(draft.conversation_id)
-    error.conversation_id, error.client_message_id = draft.conversation_id, draft.client_message_id
-    return error
+        return AppError(ErrorCode.UNKNOWN_MESSAGE, "`replyTo` is not a message of this conversation.")
+    return not_participant(draft.conversation_id)

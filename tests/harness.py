@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
@@ -98,6 +98,15 @@ class Client:
             except TimeoutError:
                 return
             assert types and frame["type"] not in types, f"unexpected {frame}"
+
+    async def flush(self) -> list[dict[str, Any]]:
+        """Return every frame that the server has sent by now."""
+        mark = uuid.uuid4().hex
+        await self.send("ping", ts=mark)
+        frames = []
+        while (frame := await self.frame()).get("ts") != mark:
+            frames.append(frame)
+        return frames
 
     async def all_until(self, last: str, timeout: float = SOON_S) -> list[dict[str, Any]]:
         """Return all frames up to and with the first of type ``last``."""
@@ -250,6 +259,14 @@ class Server:
         with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
+
+    @contextlib.contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Keep everybody else from reading or writing a table: what needs it does not get on meanwhile."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield
+            connection.rollback()
 
 
 async def until(condition: Callable[[], Any], timeout: float = SOON_S) -> None:
