@@ -1,4 +1,4 @@
-"""The command: ``serve`` (what it does without a word), ``migrate``, ``token``, ``check``."""
+"""The command: ``serve`` (what it does without a word), ``migrate``, ``token``, ``psql``, ``check``."""
 
 import sys
 
@@ -47,9 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("serve", help="run the server (the default)")
     commands.add_parser("migrate", help="bring the database's schema up to date")
     commands.add_parser("check", help="say what the configuration means and what can't be reached")
+    commands.add_parser(
+        "psql", help="open the embedded database with its own psql; takes what psql takes", add_help=False
+    )
     token = commands.add_parser("token", help="print a development token, valid for a day")
     token.add_argument("user", help="a handle (alice, bob) or a user's UUID")
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "psql":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         settings = configuration.load(os.environ)
         logs.configure(_log_format(settings), settings.log_level)
@@ -57,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _migrate(settings)
         if options.command == "check":
             return _check(settings)
+        if options.command == "psql":
+            return _psql(settings, rest)
         if options.command == "token":
             return _token(settings, options.user)
         return _serve(settings)
@@ -203,6 +210,16 @@ def _token(settings: Settings, user: str) -> int:
         claims["iss"] = settings.issuer
     print(jwt.encode(claims, settings.supabase_jwt_secret, algorithm="HS256"))
     return 0
+
+
+def _psql(settings: Settings, arguments: list[str]) -> int:
+    if settings.database_url:
+        raise Refused("server.py psql is for the embedded database; DATABASE_URL names another one.")
+    embedded = _embedded(settings)
+    try:
+        return subprocess.run([embedded.psql, embedded.dsn(), *arguments], check=False).returncode
+    finally:
+        embedded.stop()
 
 
 def _find_user(settings: Settings, handle: str) -> str:

@@ -6,7 +6,7 @@ with is what it runs with.
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -95,7 +95,7 @@ def load(environment: Mapping[str, str]) -> Settings:
         try:
             values[field.name] = _convert(raw, field.type)
         except msgspec.ValidationError as error:
-            problems.append(f"{name} is {_shown(name, raw)}: {error}.")
+            problems.append(f"{name} is {_shown(name, raw)}: {_plainly(str(error), field.type)}.")
     problems += _inconsistent(values)
     if problems:
         raise SettingsError("\n".join(problems))
@@ -108,6 +108,16 @@ def _convert(raw: str, kind: Any) -> Any:
     if kind == tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in raw.split(",") if part.strip())
     return msgspec.convert(raw, kind, strict=False)
+
+
+def _plainly(reason: str, kind: Any) -> str:
+    """Say a validation error in words for who sets an environment variable."""
+    if get_origin(kind) is Literal:
+        return f"expected one of {', '.join(get_args(kind))}"
+    reason = reason.removesuffix(", got `str`").replace("Expected", "expected")
+    for name, words in (("`int`", "a whole number"), ("`float`", "a number"), ("`bool`", "true or false")):
+        reason = reason.replace(name, words)
+    return reason
 
 
 def _shown(name: str, raw: str) -> str:

@@ -43,6 +43,11 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/{database}?host={quote(str(socket_dir), safe='/')}"
 
     @property
+    def psql(self) -> Path:
+        """The psql that comes with it."""
+        return self._server.bin_path / "psql"
+
+    @property
     def pid(self) -> int:
         """The postmaster's process id."""
         return self._server.get_postmaster_info().pid
@@ -74,13 +79,17 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop it, if this process is the last that uses it. Blocks for about 0.1 s."""
+        _forget_the_dead(self._data_dir, but=os.getpid())
         self._server.cleanup()
 
 
-def _forget_the_dead(data_dir: Path) -> None:
-    """Take users that were killed off the list; the last living one stops PostgreSQL."""
+def _forget_the_dead(data_dir: Path, but: int | None = None) -> None:
+    """Take users that were killed off the list; the last living one stops PostgreSQL.
+
+    A process id of ours that is not ``but`` is an earlier process's that had the same.
+    """
     users = data_dir / ".handle_pids.json"
     with contextlib.suppress(FileNotFoundError, ValueError):
         pids = [int(pid) for pid in users.read_text().strip("[] \n").split(",") if pid.strip()]
-        alive = [pid for pid in pids if pid != os.getpid() and psutil.pid_exists(pid)]
+        alive = [pid for pid in pids if pid == but or (pid != os.getpid() and psutil.pid_exists(pid))]
         users.write_text(str(alive))
