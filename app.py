@@ -3,10 +3,14 @@
 import asyncio
 import ipaddress
 import resource
+import socket
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from tornado import httpserver, netutil, web
+from tornado.iostream import IOStream
 
 from connections.broadcaster import Broadcaster
 from connections.heartbeat import Heartbeat
@@ -54,9 +58,12 @@ VERSION = "1.0.0"
 
 # A body above MAX_BODY_BYTES is read to its end and answered with 413; above this the connection is ended.
 _MAX_DRAINED_BYTES = 16 * 1024 * 1024
-# File descriptors kept for the database, the listening socket, logs and libraries.
+# File descriptors kept for the database, the listening socket, logs and libraries. Past them `accept` would fail,
+# again and again, as fast as the loop turns.
 _SPARE_DESCRIPTORS = 64
 _BACKLOG = 4096
+# What one connection may send ahead of our reading: several frames or a piece of a body.
+_MAX_READ_BUFFER_BYTES = 1024 * 1024
 # Health is asked by machines that don't wait long.
 _HEALTH_DEADLINE_S = 2.0
 
@@ -149,6 +156,10 @@ class App:
         )
         self.expiry = TokenExpiry(self.registry)
         self._tasks: list[asyncio.Task[None]] = []
+        self._sockets: list[socket.socket] = []
+        self._unlisten: list[Callable[[], None]] = []
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._last_descriptor = sys.maxsize if soft == resource.RLIM_INFINITY else soft - _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
         """Connect to the database, which has to be there, and begin the work in the background."""
@@ -159,13 +170,27 @@ class App:
 
     def listen(self) -> int:
         """Accept connections; return the port. Raises ``OSError`` when the address can't be had."""
-        sockets = netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
-        self.http.add_sockets(sockets)
-        return int(sockets[0].getsockname()[1])
+        self._sockets = netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
+        self._unlisten = [netutil.add_accept_handler(listening, self._accept) for listening in self._sockets]
+        return int(self._sockets[0].getsockname()[1])
+
+    def _accept(self, connection: socket.socket, address: Any) -> None:
+        """Take a TCP connection in. Descriptors are given lowest first, so a high one tells that few are left."""
+        if connection.fileno() >= self._last_descriptor:
+            connection.close()
+            return
+        self.http.handle_stream(IOStream(connection, max_buffer_size=_MAX_READ_BUFFER_BYTES), address)
+
+    def _stop_accepting(self) -> None:
+        for unlisten in self._unlisten:
+            unlisten()
+        for listening in self._sockets:
+            listening.close()
+        self._unlisten, self._sockets = [], []
 
     async def drain(self) -> None:
         """Stop accepting and send everybody away, within DRAIN_TIMEOUT_S; ``stop`` does the rest."""
-        self.http.stop()
+        self._stop_accepting()
         try:
             await asyncio.wait_for(drain(self.registry), self.settings.drain_timeout_s)
         except TimeoutError:
@@ -173,7 +198,7 @@ class App:
 
     async def stop(self) -> None:
         """Stop accepting, cut every connection that is left, close the store."""
-        self.http.stop()
+        self._stop_accepting()
         for connection in list(self.registry.connections.values()):
             connection.end()
         await self.http.close_all_connections()
@@ -213,13 +238,8 @@ class App:
         )
 
 
-def raise_descriptor_limit(max_connections: int) -> str | None:
-    """Raise the soft limit of open files to the hard one; return a warning where that is too few.
-
-    Out of descriptors, ``accept`` fails in a busy loop, so the connections have to end first.
-    """
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return how many connections that is enough for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < max_connections + _SPARE_DESCRIPTORS:
-        return f"the system allows {hard} open files: too few for MAX_CONNECTIONS={max_connections}"
-    return None
+    return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - 2 * _SPARE_DESCRIPTORS)

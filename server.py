@@ -97,9 +97,7 @@ def _serve(settings: Settings) -> int:
 
 
 async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
-    warning = raise_descriptor_limit(settings.max_connections)
-    if warning:
-        log.warning("limits.descriptors", detail=warning)
+    settings = _within_descriptors(settings)
     app = App(settings, dsn)
     try:
         await app.start()
@@ -181,8 +179,7 @@ def _check(settings: Settings) -> int:
     origins = ["the same", *settings.allowed_origins, *([] if settings.production else ["any on loopback"])]
     print(f"origins       {', '.join(origins)}")
     print(f"proxies       {', '.join(settings.trusted_proxies) or 'none: X-Forwarded-For is not believed'}")
-    warning = raise_descriptor_limit(settings.max_connections)
-    print(f"connections   {warning or settings.max_connections}")
+    print(f"connections   at most {_within_descriptors(settings).max_connections}")
     print("ready" if sound else "not ready")
     return 0 if sound else 1
 
@@ -282,6 +279,15 @@ def _with_key(settings: Settings) -> Settings:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(48))
     return msgspec.structs.replace(settings, supabase_jwt_secret=path.read_text())
+
+
+def _within_descriptors(settings: Settings) -> Settings:
+    """Return the settings with no more connections than the system allows open files."""
+    possible = raise_descriptor_limit()
+    if possible >= settings.max_connections:
+        return settings
+    log.warning("limits.descriptors", max_connections=possible, wanted=settings.max_connections)
+    return msgspec.structs.replace(settings, max_connections=possible)
 
 
 def _log_format(settings: Settings) -> str:
