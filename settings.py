@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Rate = Annotated[float, Meta(ge=0)]  # a second unless the name says otherwise; 0 turns the limit off
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Rate = Annotated[float, Meta(ge=0, le=1_000_000)]  # a second unless the name says otherwise; 0 turns the limit off
 
 MIN_SECRET_CHARS = 32  # HS256 wants a key of at least its hash's size (RFC 7518, section 3.2)
 
@@ -60,7 +60,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_send_queue_bytes: Annotated[int, Meta(ge=65_536)] = 1_048_576
     heartbeat_interval_s: Seconds = 25
     heartbeat_timeout_s: Seconds = 20
-    presence_grace_s: Annotated[float, Meta(ge=0)] = 3
+    presence_grace_s: Annotated[float, Meta(ge=0, le=86_400)] = 3
     typing_ttl_s: Seconds = 6
     replay_max_per_conversation: Count = 200
     replay_max: Count = 1000

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from tornado import web
 
-from handlers.context import Context
+from handlers.context import Context, subscriber
 from protocol.codes import AppError, ErrorCode
 from protocol.outbound import encode_body, new_id
 from services.auth import Identity
@@ -37,8 +37,11 @@ class BaseHandler(web.RequestHandler):
         self.started_at = time.monotonic()
         given = self.request.headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
-        self.address = context.client_address(self.request.remote_ip or "", self.request.headers.get("X-Forwarded-For"))
+        self.address = subscriber(
+            context.client_address(self.request.remote_ip or "", self.request.headers.get("X-Forwarded-For"))
+        )
         self.identity: Identity | None = None
+        self.set_header("X-Request-Id", self.request_id)
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -58,6 +61,19 @@ class BaseHandler(web.RequestHandler):
             exc_info=(typ, value, tb),
             request_id=self.request_id,
             path=self.request.path,
+            user_id=self.identity.user_id if self.identity else None,
+        )
+
+    def on_finish(self) -> None:
+        if self.get_status() == 101:  # a socket has its own lines
+            return
+        log.info(
+            "request",
+            method=self.request.method,
+            path=self.request.path,
+            status=self.get_status(),
+            duration_ms=round((time.monotonic() - self.started_at) * 1000, 1),
+            request_id=self.request_id,
             user_id=self.identity.user_id if self.identity else None,
         )
 
@@ -97,7 +113,6 @@ class BaseHandler(web.RequestHandler):
         """Finish with a JSON body."""
         if status is not None:
             self.set_status(status)
-        self.set_header("X-Request-Id", self.request_id)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(encode_body(value))
 

@@ -80,6 +80,14 @@ class Context(Struct, kw_only=True):
         return scheme in ("http", "https") and name in _LOOPBACK_HOSTS
 
 
+def subscriber(address: str) -> str:
+    """Return what limits count an address by: an IPv6 one by its /64, all of which one subscriber has."""
+    if ":" not in address or not _is_address(address):
+        return address
+    parsed = ipaddress.IPv6Address(address)
+    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -40,7 +40,6 @@ class ConversationHandler(RestHandler):
         """Hide it from the user until its next message."""
         conversation_id = self.id_of(conversation, "id")
         await self.context.stored_conversations.hide(conversation_id, self.user_id)
-        self.set_header("X-Request-Id", self.request_id)
         self.set_status(204)
 
 

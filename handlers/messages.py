@@ -33,7 +33,7 @@ class MessagesHandler(SocketHandler):
         await context.profiles.ensure(user_id, identity.wanted_handle)
         if connection.closing:
             return
-        person = await context.conversations.arrive(connection, user_id)
+        person, is_behind = await context.conversations.arrive(connection, user_id)
         if connection.closing:
             context.presence.departed(user_id)
             return
@@ -54,6 +54,8 @@ class MessagesHandler(SocketHandler):
         context.presence.arrived(person)
         if self.get_query_argument("replay", "1") == "0":
             connection.release()
+        elif not is_behind:
+            context.replay.complete(connection)
         else:
             # What the client sends now is acted on beside it.
             queue = context.replay.offline_queue(connection, user_id)
@@ -83,7 +85,8 @@ class MessagesHandler(SocketHandler):
     def typing(self, frame: inbound.Typing) -> None:
         """Tell the others that the user started or stopped typing."""
         self._check_participant(frame.conversation_id)
-        self.context.typing.set(self.user_id, frame.conversation_id, frame.is_typing, self.socket)
+        if not self.socket.closing:  # it may have waited here past the close, which has ended all typing
+            self.context.typing.set(self.user_id, frame.conversation_id, frame.is_typing, self.socket)
 
     async def send_message(self, frame: inbound.MessageSend) -> None:
         """Persist, ack, tell."""

@@ -1,10 +1,8 @@
 """REST calls: authentication, rate limit, CORS, bodies and their errors."""
 
 import re
-import time
 from typing import ClassVar
 
-import structlog
 from tornado import web
 
 from connections.limits import rate_limited
@@ -13,8 +11,6 @@ from handlers.context import Context
 from protocol.codes import AppError, ErrorCode
 from protocol.inbound import B, decode_body, parse_id
 from services.auth import auth_required
-
-log = structlog.get_logger()
 
 _EXPOSED_HEADERS = "X-Request-Id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Connection-Id, X-Request-Id"
@@ -56,7 +52,6 @@ class RestHandler(BaseHandler):
     def options(self, *_args: str) -> None:
         """Answer a preflight."""
         self.set_status(204)
-        self.set_header("X-Request-Id", self.request_id)
         self.finish()
 
     @property
@@ -94,17 +89,6 @@ class RestHandler(BaseHandler):
             return int(text)
         reason = f"`{name}` is wrong: expected a whole number from {least} to {most}."
         raise AppError(ErrorCode.INVALID_REQUEST, reason)
-
-    def on_finish(self) -> None:
-        log.info(
-            "request",
-            method=self.request.method,
-            path=self.request.path,
-            status=self.get_status(),
-            duration_ms=round((time.monotonic() - self.started_at) * 1000, 1),
-            request_id=self.request_id,
-            user_id=self.identity.user_id if self.identity else None,
-        )
 
     def _check_size(self, size: int) -> None:
         most = self.context.settings.max_body_bytes

@@ -8,6 +8,7 @@ import collections
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import structlog
 from tornado import websocket
@@ -19,7 +20,7 @@ from handlers.context import Context
 from protocol.codes import AppError, CloseCode, ErrorCode
 from protocol.inbound import ClientFrame, FrameDecoder, Ping
 from protocol.outbound import Pong, encode, error_frame, new_id, timestamp
-from services.auth import auth_required
+from services.auth import auth_failed
 
 log = structlog.get_logger()
 
@@ -62,11 +63,12 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         """Know who is connecting. A refusal is told by a frame after the handshake: browsers show nothing else."""
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
             raise AppError(ErrorCode.INVALID_REQUEST, "This address takes WebSocket connections only.")
+        self._check_page()
         try:
             self.identity = await self.context.authenticator.identify(self._token())
             if self.identity.user_id is None:
                 self.identity = None
-                raise auth_required()
+                raise auth_failed()
         except AppError as error:
             if not self.public:
                 self._refusal = error
@@ -79,6 +81,10 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
 
     def check_origin(self, origin: str) -> bool:
         return self.context.origin_allowed(origin)
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Return an argument of the query; what is no UTF-8 is a wrong value like any other, and told as such."""
+        return value.decode("utf-8", "replace")
 
     @property
     def max_message_size(self) -> int:
@@ -160,6 +166,20 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             close_code=connection.close_code,
             duration_ms=round((time.monotonic() - connection.opened_at) * 1000, 1),
         )
+
+    def _check_page(self) -> None:
+        """Raise ``AppError`` FORBIDDEN for a page of a foreign origin. Tornado's own check answers with no JSON."""
+        origin = self.request.headers.get("Origin")
+        if origin is None:
+            return
+        try:
+            is_same = urlsplit(origin).netloc.lower() == self.request.host.lower()
+        except ValueError:
+            is_known = False
+        else:
+            is_known = is_same or self.check_origin(origin)
+        if not is_known:
+            raise AppError(ErrorCode.FORBIDDEN, "Pages of this origin may not connect.")
 
     def _token(self) -> str | None:
         token = self.bearer()

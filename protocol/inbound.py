@@ -119,7 +119,10 @@ class Sync(ClientFrame, tag="sync", kw_only=True):
     conversations: Annotated[dict[str, Seq], Meta(max_length=500)]
 
     def __post_init__(self) -> None:
-        self.positions  # noqa: B018  # wrong keys are told here, where the decoder adds the field's name
+        try:
+            self.positions  # noqa: B018
+        except ValueError:
+            raise ValueError("Expected only UUIDs as keys - at `$.conversations`") from None
 
     @property
     def positions(self) -> dict[str, int]:
@@ -241,8 +244,10 @@ class FrameDecoder(Generic[F]):
         """Say what is wrong with a frame that is JSON; only on the way to an error, so it may decode twice."""
         try:
             envelope = msgspec.json.decode(message, type=_Envelope)
-        except (msgspec.DecodeError, RecursionError):
+        except msgspec.ValidationError:
             return AppError(ErrorCode.INVALID_FRAME, f"{reason}.")
+        except (msgspec.DecodeError, RecursionError):  # a wrong field came before the place where it is no JSON
+            return _not_json(message, "frame", ErrorCode.INVALID_FRAME)
         code, known = ErrorCode.INVALID_FRAME, _short(envelope.type)
         if isinstance(envelope.type, str) and envelope.type not in self._types:
             code = ErrorCode.UNKNOWN_TYPE

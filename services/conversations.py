@@ -43,13 +43,18 @@ class Conversations:
         self._missed = False
         self._reconciling: asyncio.Task[None] | None = None
 
-    async def arrive(self, connection: Connection, user_id: str) -> Person:
-        """Put a new socket's user into all of their rooms. Raises ``AppError`` STORE_UNAVAILABLE."""
+    async def arrive(self, connection: Connection, user_id: str) -> tuple[Person, bool]:
+        """Put a new socket's user into all of their rooms, and return whether they may have missed messages.
+
+        Raises ``AppError`` STORE_UNAVAILABLE.
+        """
         person = self._registry.person(user_id)
         person.connections.add(connection)
-        for conversation_id in await self._store.of_user(user_id):
-            self._registry.enter(person, conversation_id)
-        return person
+        memberships = await self._store.of_user(user_id)
+        if connection in person.connections:  # else it has closed meanwhile, and the person may be forgotten
+            for conversation_id in memberships.conversation_ids:
+                self._registry.enter(person, conversation_id)
+        return person, memberships.behind
 
     async def create(
         self, creator_id: str, participant_ids: list[str], bounty_id: str | None, *, is_group: bool
@@ -102,8 +107,8 @@ class Conversations:
         people = list(self._registry.people.values())
         loaded = await asyncio.gather(*(self._store.of_user(person.user_id) for person in people))
         differing: set[str] = set()
-        for person, conversation_ids in zip(people, loaded, strict=True):
-            differing |= person.conversation_ids ^ conversation_ids
+        for person, memberships in zip(people, loaded, strict=True):
+            differing |= person.conversation_ids ^ memberships.conversation_ids
         return differing
 
     async def _reconcile(self, conversation_ids: set[str]) -> None:
@@ -116,7 +121,9 @@ class Conversations:
                     self._typing.stop(person.user_id, conversation_id)
                     self._registry.leave(person, conversation_id)
             online = [self._registry.people[user_id] for user_id in user_ids if self._registry.online(user_id)]
-            newcomers = [person for person in online if self._registry.enter(person, conversation_id)]
+            entered = [person for person in online if self._registry.enter(person, conversation_id)]
+            # Who is not greeted yet finds it in `connected`.
+            newcomers = [person for person in entered if person.known]
             if newcomers:
                 await self._welcome(conversation_id, newcomers)
 

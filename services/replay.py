@@ -5,7 +5,7 @@ message is either among that (dropped), older than the store's newest (fitted in
 So on one socket each message of a conversation comes once, and in the order of ``seq``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from connections.connection import Connection, Held
@@ -38,8 +38,11 @@ class Replay:
         Raises ``AppError`` STORE_UNAVAILABLE; the connection is then still holding.
         """
         missed = await self._messages.undelivered(user_id)
-        count = await self._send(connection, missed)
-        connection.send_now(encode(ReplayComplete(count=count, truncated=missed.truncated)))
+        self.complete(connection, await self._send(connection, missed), missed.truncated)
+
+    def complete(self, connection: Connection, count: int = 0, truncated: Sequence[str] = ()) -> None:
+        """Send ``replay.complete``, then what was held."""
+        connection.send_now(encode(ReplayComplete(count=count, truncated=list(truncated))))
         connection.release()
 
     async def sync(self, connection: Connection, user_id: str, positions: Mapping[str, int]) -> None:

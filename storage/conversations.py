@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from protocol.codes import AppError, ErrorCode, not_participant
 from protocol.outbound import Conversation, LastMessage, Participant, new_id, timestamp
@@ -14,8 +15,10 @@ _OF_USERS = Statement(
     "conversations_of_users",
     ("uuid[]",),
     """
-    SELECT u.id, array_agg(p.conversation_id)::text
-    FROM unnest($1) AS u (id) JOIN conversation_participants p ON p.user_id = u.id GROUP BY u.id
+    SELECT u.id, array_agg(p.conversation_id)::text, bool_or(c.last_seq > p.delivered_seq)
+    FROM unnest($1) AS u (id)
+    JOIN conversation_participants p ON p.user_id = u.id JOIN conversations c ON c.id = p.conversation_id
+    GROUP BY u.id
     """,
 )
 _PARTICIPANTS = Statement(
@@ -102,17 +105,24 @@ _HIDE = Statement(
 _USERS_A_QUERY = 100
 
 
+class Memberships(Struct):
+    """What a user takes part in, and whether anything in it may not have been delivered to them."""
+
+    conversation_ids: set[str]
+    behind: bool
+
+
 class Conversations:
     """Stored conversations."""
 
     def __init__(self, database: Database, *, deadline_s: float) -> None:
         self._database = database
-        self._of_users: Batcher[str, set[str]] = Batcher(
+        self._of_users: Batcher[str, Memberships] = Batcher(
             self._load_users, deadline_s=deadline_s, max_batch=_USERS_A_QUERY
         )
 
-    async def of_user(self, user_id: str) -> set[str]:
-        """Return the ids of the user's conversations; many callers at once share a query."""
+    async def of_user(self, user_id: str) -> Memberships:
+        """Return what the user takes part in; many callers at once share a query."""
         return await self._of_users.submit(user_id)
 
     async def participants(self, conversation_ids: Iterable[str]) -> dict[str, list[str]]:
@@ -157,10 +167,10 @@ class Conversations:
         if not await self._database.fetch(_HIDE, (conversation_id, user_id)):
             raise not_participant(conversation_id)
 
-    async def _load_users(self, user_ids: list[str]) -> list[set[str] | AppError]:
+    async def _load_users(self, user_ids: list[str]) -> list[Memberships | AppError]:
         rows = await self._database.fetch(_OF_USERS, (array(set(user_ids)),))
-        found = {row[0]: set(row[1][1:-1].split(",")) for row in rows}
-        return [set(found.get(user_id, ())) for user_id in user_ids]
+        found = {row[0]: Memberships(set(row[1][1:-1].split(",")), row[2]) for row in rows}
+        return [found.get(user_id) or Memberships(set(), behind=False) for user_id in user_ids]
 
 
 def _view(row: Row) -> Conversation:

@@ -12,6 +12,7 @@ Guarantees of ``Database.fetch``:
 
 import asyncio
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -68,17 +69,18 @@ class Statement:
 
     def __init__(self, name: str, types: Sequence[str], sql: str) -> None:
         self.name = name
+        self._places = [f"p{place}" for place in range(1, len(types) + 1)]
         signature = f"({', '.join(types)})" if types else ""
         places = f"({', '.join(['%s'] * len(types))})" if types else ""
         self.execute = f"EXECUTE {name}{places}"
-        self.prepare = f"PREPARE {name}{signature} AS {sql}; "
+        self.prepare = f"PREPARE {name}{signature} AS {sql}"
         # The same without PREPARE, for servers behind a transaction pooler.
         escaped = sql.replace("%", "%%")
         self.plain = re.sub(r"\$(\d+)", lambda place: f"(%(p{place[1]})s::{types[int(place[1]) - 1]})", escaped)
 
     def named(self, values: Sequence[Any]) -> dict[str, Any]:
         """Return ``values`` as the parameters of ``plain``."""
-        return {f"p{place}": value for place, value in enumerate(values, 1)}
+        return dict(zip(self._places, values, strict=True))
 
 
 def array(values: Iterable[str | int | None]) -> str:
@@ -92,12 +94,34 @@ def _element(value: str | int) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-class _PgConnection(psycopg2.extensions.connection):
-    """A psycopg2 connection that remembers what was prepared on it."""
+class PgConnection(psycopg2.extensions.connection):
+    """A psycopg2 connection that remembers what was prepared on it, and can try several addresses of one name.
+
+    Where the first address does not answer, libpq opens another socket, under the same number. The loop would wait
+    for the first one for ever, so it is told to forget it; momoko asks it to watch the number again right after.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared: set[str] = set()
+        self._opening: tuple[int, int] | None = self._identity()
+
+    def poll(self) -> int:
+        """Go on with what is under way; see psycopg2."""
+        state = super().poll()
+        if self._opening is not None:
+            opening, self._opening = self._opening, self._identity()
+            if self._opening[0] != opening[0]:
+                raise psycopg2.OperationalError("libpq opened a socket under another number")
+            if self._opening != opening:
+                IOLoop.current().update_handler(opening[0], 0)
+            if state == psycopg2.extensions.POLL_OK:
+                self._opening = None
+        return state
+
+    def _identity(self) -> tuple[int, int]:
+        """Return the socket's number, and what tells it from the next one under this number."""
+        return self.fileno(), os.fstat(self.fileno()).st_ino
 
 
 class Database:
@@ -116,7 +140,7 @@ class Database:
         self._pool = momoko.Pool(
             session_dsn(dsn, deadline_s),
             size=size,
-            connection_factory=_PgConnection,
+            connection_factory=PgConnection,
             ioloop=IOLoop.current(),
             raise_connect_errors=False,
             reconnect_interval=RETRY_PAUSE_S * 1000,
@@ -124,7 +148,7 @@ class Database:
 
     async def connect(self) -> None:
         """Open the pool; connections that can't be opened now are opened on demand."""
-        await self._pool.connect()
+        await self._settle(self._pool.connect(), time.monotonic() + self._deadline_s)
 
     async def fetch(
         self, statement: Statement, values: Sequence[Any] = (), *, deadline_s: float | None = None
@@ -143,7 +167,8 @@ class Database:
                 self._forget_prepared(connection, statement)
             except psycopg2.Error as error:
                 if not self._worth_retrying(connection, error):
-                    raise _explained(error) from error
+                    # Without its cause: Postgres quotes the row that it refuses, and no message belongs in a log.
+                    raise _explained(error) from None
                 if time.monotonic() + RETRY_PAUSE_S >= deadline:
                     raise store_unavailable() from error
             except (ValueError, TypeError, IndexError) as error:  # a value psycopg2 can't put into SQL
@@ -163,8 +188,12 @@ class Database:
             return
         self._closed = True
         give_up = time.monotonic() + self._deadline_s
-        while self._pool.conns.busy and time.monotonic() < give_up:
+        connections = self._pool.conns
+        while connections.busy and time.monotonic() < give_up:
             await asyncio.sleep(0.005)
+        connections.abort_waiting_queue(momoko.Pool.DatabaseNotAvailable("closed"))
+        for connection in [*connections.busy, *connections.pending]:  # momoko would leave their handlers behind
+            self._abandon(connection)
         self._pool.close()
 
     @property
@@ -178,11 +207,13 @@ class Database:
         return self._waiting
 
     async def _acquire(self, deadline: float) -> Any:
-        if self._closed or self._waiting >= MAX_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise store_unavailable()
         self._waiting += 1
         try:
             while True:
+                if self._closed:
+                    raise store_unavailable()
                 ready = self._pool.getconn(ping=False)
                 try:
                     await self._settle(ready, deadline)
@@ -201,14 +232,19 @@ class Database:
             self._waiting -= 1
 
     async def _run(self, connection: Any, statement: Statement, values: Sequence[Any], deadline: float) -> list[Row]:
-        link: _PgConnection = connection.connection
+        link: PgConnection = connection.connection
         if not self._prepares:
-            running = connection.execute(statement.plain, statement.named(values))
-        elif statement.name in link.prepared:
-            running = connection.execute(statement.execute, values)
+            cursor = await self._outcome(
+                connection, connection.execute(statement.plain, statement.named(values)), deadline
+            )
         else:
-            running = connection.execute(statement.prepare + statement.execute, values)
-            link.prepared.add(statement.name)
+            if statement.name not in link.prepared:  # by itself, so that its failure is told from the statement's
+                await self._outcome(connection, connection.execute(statement.prepare), deadline)
+                link.prepared.add(statement.name)
+            cursor = await self._outcome(connection, connection.execute(statement.execute, values), deadline)
+        return cursor.fetchall() if cursor.description else []
+
+    async def _outcome(self, connection: Any, running: "asyncio.Future[Any]", deadline: float) -> Any:
         try:
             await self._settle(running, deadline)
         finally:
@@ -216,8 +252,7 @@ class Database:
                 self._abandon(connection)
         if not running.done():
             raise store_unavailable()
-        cursor = running.result()
-        return cursor.fetchall() if cursor.description else []
+        return running.result()
 
     @staticmethod
     async def _settle(future: "asyncio.Future[Any]", deadline: float) -> None:
@@ -227,6 +262,8 @@ class Database:
 
     def _abandon(self, connection: Any) -> None:
         # psycopg2's cancel() would block the loop while Postgres is frozen; closing the socket does not.
+        if connection.closed:  # its number may be another's by now
+            return
         with contextlib.suppress(Exception):
             self._pool.ioloop.remove_handler(connection.fileno)
         with contextlib.suppress(psycopg2.Error):
@@ -242,7 +279,7 @@ class Database:
 
     def _forget_prepared(self, connection: Any, statement: Statement) -> None:
         link = connection.connection
-        if isinstance(link, _PgConnection):
+        if isinstance(link, PgConnection):
             link.prepared.discard(statement.name)
         if self._prepares:
             log.warning("database.pooler", detail="prepared statements are lost between calls; going on without them")

@@ -13,7 +13,7 @@ import psycopg2
 import structlog
 from tornado.ioloop import IOLoop
 
-from storage.database import session_dsn
+from storage.database import PgConnection, session_dsn
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Listener:
             await asyncio.sleep(_RETRY_S)
 
     async def _listen(self) -> None:
-        connection = momoko.Connection(self._dsn)
+        connection = momoko.Connection(self._dsn, connection_factory=PgConnection)
         self._connection = connection
         await self._within_deadline(connection.connect())
         await self._run("".join(f"LISTEN {channel};" for channel in self._channels))

@@ -124,7 +124,7 @@ class MessageWriter:
 
     def __init__(self, database: Database, *, deadline_s: float) -> None:
         self._database = database
-        self._lane: Batcher[tuple[Draft, OnStored] | None, Stored] = Batcher(self._write, deadline_s=deadline_s)
+        self._lane: Batcher[tuple[Draft, OnStored] | None, Stored | None] = Batcher(self._write, deadline_s=deadline_s)
         # Keys that are gathering or under way: the same key twice in one statement would be two rows.
         self._under_way: dict[tuple[str, str], asyncio.Task[Stored]] = {}
         # Sent, and then the store went away: perhaps committed, told to nobody yet. By message id.
@@ -142,7 +142,7 @@ class MessageWriter:
         first = self._under_way.get(key)
         if first is not None:
             return msgspec.structs.replace(await asyncio.shield(first), duplicate=True)
-        writing = asyncio.ensure_future(self._lane.submit((draft, on_stored)))
+        writing = asyncio.create_task(self._submit(draft, on_stored))
         self._under_way[key] = writing
         writing.add_done_callback(lambda _: self._under_way.pop(key, None))
         return await asyncio.shield(writing)
@@ -156,7 +156,13 @@ class MessageWriter:
         """Messages that wait for a batch."""
         return self._lane.waiting
 
-    async def _write(self, batch: list[tuple[Draft, OnStored] | None]) -> list[Stored | AppError]:
+    async def _submit(self, draft: Draft, on_stored: OnStored) -> Stored:
+        stored = await self._lane.submit((draft, on_stored))
+        assert stored is not None
+        return stored
+
+    async def _write(self, batch: list[tuple[Draft, OnStored] | None]) -> list[Stored | AppError | None]:
+        """Store a batch. None in it stores nothing: whoever submits it wants the unknown settled."""
         await self._settle_unknown()  # first, so that nobody hears of a later message before an earlier one
         drafts = [entry[0] for entry in batch if entry is not None]
         values = (
@@ -170,12 +176,12 @@ class MessageWriter:
             array([draft.media_url for draft in drafts]),
         )
         try:
-            rows = await self._insert(values)
+            rows = iter(await self._insert(values) if drafts else ())
         except AppError:
             self._unknown.update((entry[0].message_id, entry) for entry in batch if entry is not None)
             self._ask_again()
             raise
-        return [self._outcome(entry, row) for entry, row in zip(batch, rows, strict=True) if entry is not None]
+        return [None if entry is None else self._outcome(entry, next(rows)) for entry in batch]
 
     async def _insert(self, values: tuple[str, ...]) -> list[Row]:
         try:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from protocol.codes import not_participant
+from protocol.codes import AppError, not_participant
 from protocol.outbound import Message, MessageNew, timestamp
+from storage.batcher import Batcher
 from storage.database import Database, Row, Statement, array
 
 
@@ -50,18 +51,19 @@ _AFTER = Statement("messages_after", _KEYS, _PAGE.format(condition="m.seq > $3",
 # One more than the cap a conversation tells whether there are more.
 _UNDELIVERED = Statement(
     "messages_undelivered",
-    ("uuid", "int"),
+    ("uuid[]", "int"),
     """
-    SELECT c.id, c.last_seq, array_agg(m.seq ORDER BY m.seq)::text,
+    SELECT p.user_id, c.id, c.last_seq, array_agg(m.seq ORDER BY m.seq)::text,
         array_agg((extract(epoch FROM m.created_at) * 1000000)::bigint ORDER BY m.seq)::text
-    FROM conversation_participants p JOIN conversations c ON c.id = p.conversation_id
+    FROM unnest($1) AS u (id)
+    JOIN conversation_participants p ON p.user_id = u.id JOIN conversations c ON c.id = p.conversation_id
     LEFT JOIN LATERAL (
         SELECT m.seq, m.created_at FROM messages m
         WHERE m.conversation_id = c.id AND m.seq > p.delivered_seq AND m.sender_id <> p.user_id
         ORDER BY m.seq LIMIT $2
     ) m ON true
-    WHERE p.user_id = $1 AND c.last_seq > p.delivered_seq
-    GROUP BY c.id, c.last_seq
+    WHERE c.last_seq > p.delivered_seq
+    GROUP BY p.user_id, c.id, c.last_seq
     """,
 )
 _NEWER = Statement(
@@ -92,13 +94,20 @@ _BODIES = Statement(
 )
 
 
+# Users whose missed messages are looked up with one query while many come back at once.
+_USERS_A_QUERY = 20
+
+
 class Messages:
     """Stored messages."""
 
-    def __init__(self, database: Database, *, max_per_conversation: int, max_in_all: int) -> None:
+    def __init__(self, database: Database, *, max_per_conversation: int, max_in_all: int, deadline_s: float) -> None:
         self._database = database
         self._max_per_conversation = max_per_conversation
         self._max_in_all = max_in_all
+        self._undelivered: Batcher[str, Missed] = Batcher(
+            self._load_undelivered, deadline_s=deadline_s, max_batch=_USERS_A_QUERY
+        )
 
     async def page(self, conversation_id: str, user_id: str, page: int, limit: int) -> tuple[list[Message], int]:
         """Return page ``page`` (1 is the newest) of a conversation, oldest first, and how many messages there are.
@@ -117,8 +126,7 @@ class Messages:
 
     async def undelivered(self, user_id: str) -> Missed:
         """Return other people's messages past the user's delivered cursors, oldest first, within the caps."""
-        limit = self._max_per_conversation + 1
-        return self._capped(await self._database.fetch(_UNDELIVERED, (user_id, limit)))
+        return await self._undelivered.submit(user_id)
 
     async def newer(self, user_id: str, positions: Mapping[str, int]) -> Missed:
         """Return all messages past ``positions`` ({conversation: seq}), in order, within the caps.
@@ -145,6 +153,13 @@ class Messages:
             )
             for row in rows
         ]  # fmt: skip
+
+    async def _load_undelivered(self, user_ids: list[str]) -> list[Missed | AppError]:
+        found: dict[str, list[Row]] = {user_id: [] for user_id in user_ids}
+        limit = self._max_per_conversation + 1
+        for row in await self._database.fetch(_UNDELIVERED, (array(found), limit)):
+            found[row[0]].append(row[1:])
+        return [self._capped(found[user_id]) for user_id in user_ids]
 
     async def _rows(
         self, statement: Statement, conversation_id: str, user_id: str, position: int, limit: int

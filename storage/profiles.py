@@ -2,10 +2,13 @@
 
 from protocol.codes import AppError
 from storage.batcher import Batcher
-from storage.database import Database, Statement, array
+from storage.database import BadData, Database, Statement, array
 
-# A handle that is taken gets the id's first eight characters. Two newcomers with one handle in one batch: the
-# second is left out, and gets its own on the next run.
+# Each try ends one collision of handles; there are three forms of a handle, and other processes that make them too.
+_TRIES = 5
+
+# A handle that is taken gets the id's first eight characters; where somebody has taken that on purpose too, a random
+# tail. Two newcomers with one handle in one batch: the second is left out, and gets its own on the next run.
 _ENSURE = Statement(
     "ensure_profiles",
     ("uuid[]", "text[]"),
@@ -14,8 +17,11 @@ _ENSURE = Statement(
         SELECT DISTINCT ON (id) * FROM unnest($1, $2) AS i (id, handle)
     ), made AS (
         INSERT INTO profiles (id, username)
-        SELECT i.id, CASE WHEN EXISTS (SELECT FROM profiles t WHERE t.username = i.handle)
-            THEN i.handle || '_' || left(i.id::text, 8) ELSE i.handle END
+        SELECT i.id, CASE
+            WHEN NOT EXISTS (SELECT FROM profiles t WHERE t.username = i.handle) THEN i.handle
+            WHEN NOT EXISTS (SELECT FROM profiles t WHERE t.username = i.handle || '_' || left(i.id::text, 8))
+                THEN i.handle || '_' || left(i.id::text, 8)
+            ELSE i.handle || '_' || gen_random_uuid() END
         FROM input i WHERE NOT EXISTS (SELECT FROM profiles p WHERE p.id = i.id)
         ON CONFLICT DO NOTHING RETURNING id, username
     )
@@ -45,8 +51,10 @@ class Profiles:
     async def _ensure(self, batch: list[tuple[str, str]]) -> list[str | AppError]:
         handles: dict[str, str] = {}
         missing = dict(batch)
-        while missing:
+        for _ in range(_TRIES):
             rows = await self._database.fetch(_ENSURE, (array(missing.keys()), array(missing.values())))
             handles.update((user_id, handle) for user_id, handle in rows if handle is not None)
             missing = {user_id: handle for user_id, handle in missing.items() if user_id not in handles}
-        return [handles[user_id] for user_id, _ in batch]
+            if not missing:
+                return [handles[user_id] for user_id, _ in batch]
+        raise BadData("profiles are refused in silence")
