@@ -31,9 +31,8 @@ class EventsHandler(SocketHandler):
         """Subscribe, greet, and resume where ``lastEventId`` says so."""
         events = self.context.bounty_events
         topics, after = self._wishes(connection)
-        self.context.registry.subscribe(connection, topics)
-        if after is not None:
-            connection.hold()
+        if after is None:
+            self.context.registry.subscribe(connection, topics)
         connection.send_now(
             encode(
                 outbound.Connection(
@@ -45,7 +44,7 @@ class EventsHandler(SocketHandler):
             )
         )
         if after is not None:
-            await events.resume(connection, after)
+            await events.resume(connection, topics, after)
 
     def narrow(self, frame: Subscribe) -> None:
         """Narrow the stream to these bounties as well; an empty list means all again."""

@@ -120,7 +120,6 @@ class MessagesHandler(SocketHandler):
             raise AppError(error.code, error.message, retry_after_ms=error.retry_after_ms) from None
         if identity.user_id != self.user_id:
             raise AppError(ErrorCode.AUTH_FAILED, "The token belongs to another user.")
-        self.identity = identity
         self.socket.expiry = expiry = _expiry(identity)
         self.socket.send_now(encode(outbound.AuthRefreshed(expires_at=expiry.text)))
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from tornado import websocket
+from tornado.httputil import HTTPHeaders
 
 from connections.connection import Connection
 from connections.limits import rate_limited
@@ -26,6 +27,10 @@ log = structlog.get_logger()
 
 SUBPROTOCOL = "bountyexpo.v1"
 _BEARER_PROTOCOL = "bearer."
+
+# Shared by all sockets whose handshake is over; nobody writes to them.
+_NO_HEADERS = HTTPHeaders()
+_NO_ARGUMENTS: dict[str, list[bytes]] = {}
 
 # Frames of one socket that wait while an earlier one is acted on.
 MAX_INBOX = 256
@@ -116,7 +121,20 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             self._tell(error, close=error.close or CloseCode.TRY_LATER)
             return
         context.registry.add(connection)
-        connection.work = asyncio.create_task(self._finish(connection, self.opened(connection), None))
+        connection.work = asyncio.create_task(self._finish(connection, self._greet(connection), None))
+
+    async def _greet(self, connection: Connection) -> None:
+        await self.opened(connection)
+        self._forget_handshake()
+
+    def _forget_handshake(self) -> None:
+        """Let go of what only the handshake needed: of an idle socket's memory it is a third, the token included."""
+        request = self.request
+        request.headers = _NO_HEADERS
+        request.arguments = request.query_arguments = request.body_arguments = _NO_ARGUMENTS
+        request.uri = request.path
+        request.query = ""
+        self.identity = None
 
     async def opened(self, connection: Connection) -> None:
         """Greet; what the client sends meanwhile waits. Raises ``AppError``, which closes with its code or 1011."""
