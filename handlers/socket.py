@@ -8,7 +8,6 @@ import collections
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import structlog
 from tornado import websocket
@@ -18,6 +17,8 @@ from connections.connection import Connection
 from connections.limits import rate_limited
 from handlers.base import BaseHandler
 from handlers.context import Context
+from handlers.handshake import check_handshake
+from handlers.websocket_protocol import StrictProtocol
 from protocol.codes import AppError, CloseCode, ErrorCode
 from protocol.inbound import ClientFrame, FrameDecoder, Ping
 from protocol.outbound import Pong, encode, error_frame, new_id, timestamp
@@ -66,9 +67,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
 
     async def prepare(self) -> None:
         """Know who is connecting. A refusal is told by a frame after the handshake: browsers show nothing else."""
-        if self.request.headers.get("Upgrade", "").lower() != "websocket":
-            raise AppError(ErrorCode.INVALID_REQUEST, "This address takes WebSocket connections only.")
-        self._check_page()
+        check_handshake(self.request, self.check_origin)
         try:
             self.identity = await self.context.authenticator.identify(self._token())
             if self.identity.user_id is None:
@@ -90,6 +89,13 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Return an argument of the query; what is no UTF-8 is a wrong value like any other, and told as such."""
         return value.decode("utf-8", "replace")
+
+    def get_websocket_protocol(self) -> websocket.WebSocketProtocol | None:
+        """Return Tornado's protocol made strict, or None (another version than 13: 426)."""
+        protocol = super().get_websocket_protocol()
+        if not isinstance(protocol, websocket.WebSocketProtocol13):
+            return None
+        return StrictProtocol(self, protocol.params, self._on_breach)
 
     @property
     def max_message_size(self) -> int:
@@ -185,19 +191,10 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             duration_ms=round((time.monotonic() - connection.opened_at) * 1000, 1),
         )
 
-    def _check_page(self) -> None:
-        """Raise ``AppError`` FORBIDDEN for a page of a foreign origin. Tornado's own check answers with no JSON."""
-        origin = self.request.headers.get("Origin")
-        if origin is None:
-            return
-        try:
-            is_same = urlsplit(origin).netloc.lower() == self.request.host.lower()
-        except ValueError:
-            is_known = False
-        else:
-            is_known = is_same or self.check_origin(origin)
-        if not is_known:
-            raise AppError(ErrorCode.FORBIDDEN, "Pages of this origin may not connect.")
+    def _on_breach(self, code: CloseCode) -> None:
+        """Send nothing more: the protocol closes by itself."""
+        if self.connection is not None:
+            self.connection.closed(code)
 
     def _token(self) -> str | None:
         token = self.bearer()

@@ -13,6 +13,8 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000  # the client's own close; reconnect as it likes
     GOING_AWAY = 1001  # the page's own close; reconnect as it likes
+    PROTOCOL_ERROR = 1002  # frames that RFC 6455 forbids, unmasked ones among them; do not reconnect
+    BAD_DATA = 1007  # text that is not UTF-8; do not reconnect
     TOO_BIG = 1009  # one frame over MAX_FRAME_BYTES; reconnect without it
     INTERNAL = 1011  # a fault of ours; reconnect with backoff
     RESTARTING = 1012  # after server.draining; reconnect after reconnectAfterMs

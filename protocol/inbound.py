@@ -39,8 +39,9 @@ def _decode_custom(kind: type, value: object) -> object:
 
 
 # Printable to a database and a log: no control characters (U+0000 among them), no lone surrogates.
-ClientKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\ud800-\udfff]*$")]
-MediaUrl = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\ud800-\udfff]+$")]
+# `$` alone would let a newline at the end through.
+ClientKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\ud800-\udfff]*$(?!\n)")]
+MediaUrl = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\ud800-\udfff]+$(?!\n)")]
 # `seq` and `eventId` are bigint in Postgres.
 Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 # A ping's `ts` comes back as it was sent: a number or a short string.

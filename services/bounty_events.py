@@ -5,6 +5,7 @@ database, delays an event and loses none.
 """
 
 import asyncio
+import collections
 import contextlib
 
 import structlog
@@ -40,6 +41,8 @@ class BountyEvents:
         self._replay_max = replay_max
         self._wake = asyncio.Event()
         self._pass = asyncio.Lock()
+        # The newest events: after a restart, everybody resumes at once.
+        self._recent: collections.deque[BountyEvent] = collections.deque(maxlen=replay_max)
         # The newest event that has been, or is being, told.
         self.position = 0
         self.healthy = False
@@ -47,6 +50,8 @@ class BountyEvents:
     async def begin(self) -> None:
         """Take the log's end as the position to begin at. Raises ``AppError`` STORE_UNAVAILABLE."""
         self.position = await self._log.head()
+        recent, _ = await self._log.missed(0, self.position, set(), self._replay_max)
+        self._recent.extend(recent)
 
     async def run(self) -> None:
         """Relay until cancelled."""
@@ -64,36 +69,46 @@ class BountyEvents:
                 log.exception("events.relay_failed")
                 await asyncio.sleep(_RETRY_S)
                 continue
+            # Not `wait_for`: woken and cancelled at once, it forgets the cancelling (until Python 3.12).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _POLL_S)
+                async with asyncio.timeout(_POLL_S):
+                    await self._wake.wait()
 
     def wake(self, _payload: str | None = None) -> None:
         """There may be something new in the log."""
         self._wake.set()
 
-    async def resume(self, connection: Connection, after: int) -> None:
-        """Send what a subscriber missed since ``after``, then ``replay.complete``, then what was held back.
+    async def resume(self, connection: Connection, topics: set[str] | None, after: int) -> None:
+        """Subscribe a connection to ``topics`` (None: all), after sending it what it missed since ``after``.
 
-        The connection has to be subscribed and holding. Raises ``AppError`` STORE_UNAVAILABLE; it is then still
-        holding.
+        ``replay.complete`` stands between what was missed and what is live. Raises ``AppError`` STORE_UNAVAILABLE; it
+        may then be holding.
         """
-        # Between two passes nothing is half told: what is held back up to here is in the log, the rest comes later.
-        # It also brings us up to a client that comes from a server that was ahead of this one.
-        await self._relay()
+        if after > self.position:  # it comes from a server that was ahead of this one
+            await self._relay()
+        if connection.closing:  # the registry has forgotten it already
+            return
+        # One moment, with nothing between: up to this position it gets the log, past it the stream, also where the
+        # event at the position is being told right now.
         until = self.position
-        if after > until:  # an id of another database
-            events: list[BountyEvent] = []
-            truncated = True
-        else:
-            events, truncated = await self._log.missed(after, until, connection.topics or set(), self._replay_max)
+        connection.hold()
+        self._registry.subscribe(connection, topics)
+        events, truncated = await self._missed(after, until, topics or set())
         for event in events:
             connection.send_now(_frame(event, replayed=True))
             if connection.lagging:
                 await connection.drained()
         complete = EventReplayComplete(count=len(events), last_event_id=until, truncated=truncated)
         connection.send_now(encode(complete))
-        connection.take_held({STREAM: until})
         connection.release()
+
+    async def _missed(self, after: int, until: int, topics: set[str]) -> tuple[list[BountyEvent], bool]:
+        if after > until:  # an id of another database
+            return [], True
+        recent = [event for event in self._recent if event.event_id > after]
+        if len(recent) == until - after:  # all that was missed, and nobody had to ask the database
+            return [event for event in recent if not topics or event.bounty_id in topics], False
+        return await self._log.missed(after, until, topics, self._replay_max)
 
     async def _relay(self) -> None:
         """Tell all that is in the log past our position. One pass at a time keeps the order."""
@@ -102,6 +117,7 @@ class BountyEvents:
                 events = await self._log.relay(self.position, _BATCH)
                 for event in events:
                     self.position = event.event_id
+                    self._recent.append(event)
                     subscribers = self._registry.subscribers(event.bounty_id)
                     await self._broadcaster.send_to_all(
                         _frame(event, replayed=False),

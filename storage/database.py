@@ -137,6 +137,8 @@ class Database:
         self._waiting = 0
         self._closed = False
         self._prepares = True
+        # Backends whose answer was given up: what they were sent they may still do, when Postgres thaws.
+        self._abandoned: set[int] = set()
         self._pool = momoko.Pool(
             session_dsn(dsn, deadline_s),
             size=size,
@@ -175,6 +177,16 @@ class Database:
                 raise BadData(type(error).__name__) from error
             finally:
                 self._release(connection)
+
+    async def fence(self) -> None:
+        """End the backends whose answer was given up, and wait for it: what they did not do by then they never will.
+
+        Behind a transaction pooler there is no knowing which they are, and nothing is done. Raises as ``fetch`` does.
+        """
+        if self._abandoned and self._prepares:
+            abandoned = self._abandoned.copy()
+            await self.fetch(_FENCE, (array(abandoned), _FENCE_MS))
+            self._abandoned -= abandoned
 
     async def ping(self, *, deadline_s: float | None = None) -> float:
         """Return the seconds of one round trip; raise as ``fetch`` does."""
@@ -264,6 +276,7 @@ class Database:
         # psycopg2's cancel() would block the loop while Postgres is frozen; closing the socket does not.
         if connection.closed:  # its number may be another's by now
             return
+        self._abandoned.add(connection.connection.get_backend_pid())
         with contextlib.suppress(Exception):
             self._pool.ioloop.remove_handler(connection.fileno)
         with contextlib.suppress(psycopg2.Error):
@@ -318,4 +331,7 @@ def session_dsn(dsn: str, deadline_s: float) -> str:
     )
 
 
+# By the time of a fence the process id may be another backend's, of ours at worst: its statement runs again.
+_FENCE_MS = 2000
+_FENCE = Statement("fence", ("int[]", "bigint"), "SELECT pg_terminate_backend(pid, $2) FROM unnest($1) AS b (pid)")
 _PING = Statement("ping", (), "SELECT 1")

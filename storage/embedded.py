@@ -23,6 +23,10 @@ with warnings.catch_warnings():
 log = structlog.get_logger()
 
 _LOOK_S = 0.25
+# No process has this id: Linux gives out none above 2**22.
+_NOBODY = 2**22 + 1
+# PostgreSQL's name for it, at its usual port number.
+_SOCKET_LOCK = ".s.PGSQL.5432.lock"
 
 
 class EmbeddedPostgres:
@@ -35,6 +39,7 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.resolve()
         _forget_the_dead(self._data_dir)
+        _disown_zombie(self._data_dir)
         self._server: PostgresServer = get_server(self._data_dir, cleanup_mode="stop")
 
     def dsn(self, database: str = "postgres") -> str:
@@ -55,7 +60,7 @@ class EmbeddedPostgres:
     @property
     def running(self) -> bool:
         """Whether the postmaster is alive."""
-        return self._server.get_postmaster_info().is_running()
+        return self._server.get_postmaster_info().is_running() and not _is_zombie(self.pid)
 
     async def keep_running(self) -> None:
         """Start it again whenever it dies, without blocking the loop. Runs until cancelled."""
@@ -75,12 +80,14 @@ class EmbeddedPostgres:
     def restart(self) -> None:
         """Start it again after it died. Blocks for about a second."""
         with PostgresServer._lock:
+            _disown_zombie(self._data_dir)
             self._server.ensure_postgres_running()
 
     def stop(self) -> None:
         """Stop it, if this process is the last that uses it. Blocks for about 0.1 s."""
         _forget_the_dead(self._data_dir, but=os.getpid())
-        self._server.cleanup()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it died meanwhile
+            self._server.cleanup()
 
 
 def _forget_the_dead(data_dir: Path, but: int | None = None) -> None:
@@ -93,3 +100,25 @@ def _forget_the_dead(data_dir: Path, but: int | None = None) -> None:
         pids = [int(pid) for pid in users.read_text().strip("[] \n").split(",") if pid.strip()]
         alive = [pid for pid in pids if pid == but or (pid != os.getpid() and psutil.pid_exists(pid))]
         users.write_text(str(alive))
+
+
+def _disown_zombie(data_dir: Path) -> None:
+    """Where the postmaster is dead but its parent has not reaped it, put nobody's id into its lock files.
+
+    PostgreSQL and the wheel take a zombie for alive, and process 1 of a container may reap late or never. The rest
+    of the files stays: by it a new postmaster knows whether backends of the old one still have the shared memory.
+    """
+    lock = data_dir / "postmaster.pid"
+    with contextlib.suppress(FileNotFoundError, IndexError):
+        socket_dir = Path(lock.read_text().splitlines()[4])
+        for path in (lock, socket_dir / _SOCKET_LOCK):
+            pid, *rest = path.read_text().splitlines(keepends=True)
+            if _is_zombie(int(pid)):
+                path.write_text("".join([f"{_NOBODY}\n", *rest]))
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

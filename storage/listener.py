@@ -68,8 +68,10 @@ class Listener:
         while True:
             self._lost = asyncio.Event()
             self._loop.add_handler(self._connection.fileno, self._on_readable, IOLoop.READ)
+            # Not `wait_for`: lost and cancelled at once, it forgets the cancelling (until Python 3.12).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _PROBE_S)
+                async with asyncio.timeout(_PROBE_S):
+                    await self._lost.wait()
                 raise psycopg2.OperationalError("connection lost")
             self._loop.remove_handler(self._connection.fileno)
             await self._run("SELECT 1")

@@ -200,6 +200,7 @@ class MessageWriter:
 
     async def _settle_unknown(self) -> None:
         if self._unknown:
+            await self._database.fence()
             rows = await self._database.fetch(_FIND, (array(self._unknown),))
             unknown, self._unknown = self._unknown, {}
             for row in rows:

@@ -61,10 +61,11 @@ class Client:
     def __init__(self, socket: WebSocketClientConnection) -> None:
         self.socket = socket
         self.seen: list[dict[str, Any]] = []
+        self._reading: asyncio.Future[Any] | None = None
 
     async def frame(self, timeout: float = SOON_S) -> dict[str, Any]:
         """Return the next frame, whatever it is; fail when the socket closes or nothing comes."""
-        message = await asyncio.wait_for(asyncio.shield(self._read()), timeout)
+        message = await self._read(timeout)
         assert message is not None, f"closed with {self.socket.close_code} after {self.seen[-3:]}"
         frame: dict[str, Any] = json.loads(message)
         self.seen.append(frame)
@@ -134,7 +135,7 @@ class Client:
         """Wait until the server has closed, and return the close code."""
         deadline = time.monotonic() + timeout
         while True:
-            message = await asyncio.wait_for(asyncio.shield(self._read()), max(0.01, deadline - time.monotonic()))
+            message = await self._read(max(0.01, deadline - time.monotonic()))
             if message is None:
                 return self.socket.close_code
             self.seen.append(json.loads(message))
@@ -144,11 +145,14 @@ class Client:
         self.socket.close()
         await self.closed()
 
-    def _read(self) -> "asyncio.Future[Any]":
-        """Return the read under way: one that a test gave up on is the next one's."""
-        if not hasattr(self, "_reading") or self._reading.done():
+    async def _read(self, timeout: float) -> str | bytes | None:
+        """Return the next message, or None for ever once closed. What one read gave up on is the next one's."""
+        if self._reading is None:
             self._reading = asyncio.ensure_future(self.socket.read_message())
-        return self._reading
+        message: str | bytes | None = await asyncio.wait_for(asyncio.shield(self._reading), timeout)
+        if message is not None:
+            self._reading = None
+        return message
 
 
 class Server:

@@ -1,6 +1,22 @@
 -- Rows that were there before: their seq, cursors and keys. On new tables there is nothing to do.
 -- depends: 0001-core
 
+-- Triggers of the tables' own (updated_at = now(), say) rest meanwhile: what is filled in here is no change of a row.
+CREATE TEMPORARY TABLE resting_triggers ON COMMIT DROP AS
+    SELECT tgrelid::regclass::text AS of_table, quote_ident(tgname) AS name FROM pg_trigger
+    WHERE NOT tgisinternal AND tgenabled = 'O' AND tgrelid IN (
+        'messages'::regclass, 'conversations'::regclass, 'conversation_participants'::regclass, 'bounties'::regclass
+    );
+DO $$
+DECLARE
+    resting record;
+BEGIN
+    FOR resting IN SELECT * FROM resting_triggers LOOP
+        EXECUTE 'ALTER TABLE ' || resting.of_table || ' DISABLE TRIGGER ' || resting.name;
+    END LOOP;
+END
+$$;
+
 UPDATE messages m SET seq = numbered.seq
 FROM (
     SELECT id, row_number() OVER (PARTITION BY conversation_id ORDER BY created_at, id) AS seq
@@ -71,5 +87,15 @@ BEGIN
         EXECUTE 'CREATE OR REPLACE TRIGGER realtime_bounty_aliases BEFORE INSERT ON bounties
                  FOR EACH ROW EXECUTE FUNCTION realtime_bounty_aliases()';
     END IF;
+END
+$$;
+
+DO $$
+DECLARE
+    resting record;
+BEGIN
+    FOR resting IN SELECT * FROM resting_triggers LOOP
+        EXECUTE 'ALTER TABLE ' || resting.of_table || ' ENABLE TRIGGER ' || resting.name;
+    END LOOP;
 END
 $$;

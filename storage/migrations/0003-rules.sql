@@ -41,6 +41,10 @@ CREATE OR REPLACE FUNCTION realtime_participants_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM pg_notify('realtime_participants', coalesce(NEW.conversation_id, OLD.conversation_id)::text);
+    -- What one of two was taken out of is no pair's any more: the two may begin another.
+    IF TG_OP = 'DELETE' THEN
+        UPDATE conversations SET direct_key = NULL WHERE id = OLD.conversation_id AND direct_key IS NOT NULL;
+    END IF;
     RETURN NULL;
 END
 $$;

@@ -1,0 +1,135 @@
+"""Settings: defaults, what is refused and how that is told, and what is never printed."""
+
+import ipaddress
+
+import pytest
+
+from settings import Settings, SettingsError, load
+
+SECRET = "a-secret-that-must-not-be-printed-anywhere"
+PRODUCTION = {"ENVIRONMENT": "production", "DATABASE_URL": "postgresql://db/app", "SUPABASE_JWT_SECRET": SECRET}
+
+# The defaults of the contract's table of limits.
+LIMITS = {
+    "MAX_CONNECTIONS": 10000, "MAX_CONNECTIONS_PER_USER": 10, "MAX_CONNECTIONS_PER_IP": 200,
+    "CONNECT_RATE_PER_10S": 60, "MESSAGE_RATE": 5, "MESSAGE_BURST": 20, "TYPING_RATE": 2, "TYPING_BURST": 10,
+    "FRAME_RATE": 20, "FRAME_BURST": 60, "REST_RATE_PER_MINUTE": 100, "MAX_FRAME_BYTES": 65536,
+    "MAX_BODY_BYTES": 262144, "MAX_HEADER_BYTES": 16384, "MAX_TEXT_CHARS": 4000, "MAX_SEND_QUEUE_BYTES": 1048576,
+    "HEARTBEAT_INTERVAL_S": 25, "HEARTBEAT_TIMEOUT_S": 20, "PRESENCE_GRACE_S": 3, "TYPING_TTL_S": 6,
+    "REPLAY_MAX_PER_CONVERSATION": 200, "REPLAY_MAX": 1000, "EVENT_REPLAY_MAX": 1000, "REQUEST_TIMEOUT_S": 10,
+}  # fmt: skip
+
+
+def problems(**environment: str) -> list[str]:
+    """Return what is said about these variables, a line each."""
+    with pytest.raises(SettingsError) as caught:
+        load(environment)
+    return str(caught.value).splitlines()
+
+
+def test_the_defaults_are_the_contract_s() -> None:
+    """Each limit has the default of section 6, and its variable's name."""
+    settings = load({})
+    assert settings == Settings()
+    assert {name: getattr(settings, name.lower()) for name in LIMITS} == LIMITS
+    assert (settings.port, settings.environment) == (3001, "development")
+
+
+def test_each_limit_is_read_from_its_variable() -> None:
+    """Each is a setting, read from the environment variable of this name."""
+    for name, default in LIMITS.items():
+        assert getattr(load({name: f" {default * 2} "}), name.lower()) == default * 2
+    assert load({"PORT": "", "MESSAGE_RATE": " "}) == Settings()
+
+
+def test_a_rate_of_nothing_is_off_and_a_cap_of_nothing_is_wrong() -> None:
+    """For a rate, 0 turns it off; a cap of 0 would let nobody in and is refused."""
+    for name in LIMITS:
+        if "RATE" in name:
+            assert getattr(load({name: "0"}), name.lower()) == 0
+        elif name != "PRESENCE_GRACE_S":
+            [problem] = problems(**{name: "0"})
+            assert name in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "expected"),
+    [
+        ("PORT", "http", "a whole number"),
+        ("PORT", "65536", "65535"),
+        ("PORT", "-1", "0"),
+        ("PORT", "80.5", "a whole number"),
+        ("ENVIRONMENT", "prod", "development, production"),
+        ("LOG_FORMAT", "xml", "auto, console, json"),
+        ("LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("MAX_CONNECTIONS", "many", "a whole number"),
+        ("MESSAGE_RATE", "-1", "0"),
+        ("MESSAGE_RATE", "nan", "number"),
+        ("MESSAGE_RATE", "inf", "1000000"),
+        ("HEARTBEAT_INTERVAL_S", "nan", "number"),
+        ("HEARTBEAT_INTERVAL_S", "inf", "86400"),
+        ("REQUEST_TIMEOUT_S", "inf", "86400"),
+        ("PRESENCE_GRACE_S", "-1", "0"),
+        ("MAX_HEADER_BYTES", "10", "4096"),
+        ("DATABASE_URL", "mysql://db/app", "postgresql://"),
+        ("SUPABASE_URL", "project.supabase.co", "https://"),
+        ("SUPABASE_JWT_SECRET", "short", "32 characters"),
+        ("ALLOWED_ORIGINS", "app.example", "https://app.example"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33", "networks"),
+        ("TRUSTED_PROXIES", "loadbalancer", "networks"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, wrong: str, expected: str) -> None:
+    """Every wrong value names the setting and what was expected."""
+    [problem] = problems(**{name: wrong})
+    assert problem.startswith(name) and "expected" in problem.replace("Expected", "expected"), problem
+    assert expected in problem, problem
+
+
+def test_all_wrong_values_are_told_at_once() -> None:
+    """Several wrong settings are told together, a line each."""
+    told = problems(PORT="x", MESSAGE_RATE="-1", SUPABASE_URL="x", TRUSTED_PROXIES="x,10.0.0.1,y")
+    assert [line.split()[0] for line in told] == [
+        "PORT", "MESSAGE_RATE", "SUPABASE_URL", "TRUSTED_PROXIES", "TRUSTED_PROXIES",
+    ]  # fmt: skip
+
+
+def test_production_needs_a_database_and_a_key() -> None:
+    """ENVIRONMENT=production refuses to start without DATABASE_URL and a key; either kind of key will do."""
+    told = problems(ENVIRONMENT="production")
+    assert len(told) == 2
+    assert "DATABASE_URL" in told[0] and "SUPABASE_JWT_SECRET" in told[1] and "SUPABASE_URL" in told[1]
+    assert load(PRODUCTION).production
+    by_url = {**PRODUCTION, "SUPABASE_JWT_SECRET": "", "SUPABASE_URL": "https://x.supabase.co"}
+    assert load(by_url).production
+    for missing in ("DATABASE_URL", "SUPABASE_JWT_SECRET"):
+        assert problems(**{**PRODUCTION, missing: ""})
+
+
+def test_secrets_are_never_printed() -> None:
+    """What is wrong with a secret or an address that may hold a password is told without it."""
+    told = "\n".join(
+        problems(
+            SUPABASE_JWT_SECRET="hunter2-hunter2",
+            DATABASE_URL="mysql://app:hunter2@db/app",
+            SUPABASE_URL="hunter2.supabase.co",
+            PORT="wrong",
+        )
+    )
+    assert "hunter2" not in told
+    assert all(name in told for name in ("SUPABASE_JWT_SECRET", "DATABASE_URL", "SUPABASE_URL", "PORT"))
+
+
+def test_lists_are_split_by_commas() -> None:
+    """ALLOWED_ORIGINS and TRUSTED_PROXIES hold several, with or without spaces and a slash at the end."""
+    settings = load({"ALLOWED_ORIGINS": "https://a.example/, https://b.example,", "TRUSTED_PROXIES": "10.0.0.0/8,::1"})
+    assert settings.allowed_origins == ("https://a.example", "https://b.example")
+    assert [ipaddress.ip_network(proxy).num_addresses for proxy in settings.trusted_proxies] == [2**24, 1]
+
+
+def test_supabase_s_addresses() -> None:
+    """Keys and issuer come from SUPABASE_URL, with or without a slash at its end."""
+    for url in ("https://x.supabase.co", "https://x.supabase.co/"):
+        settings = load({"SUPABASE_URL": url})
+        assert settings.jwks_url == "https://x.supabase.co/auth/v1/.well-known/jwks.json"
+        assert settings.issuer == "https://x.supabase.co/auth/v1"
