@@ -131,7 +131,7 @@ class Connection:
 
     def send_now(self, frame: bytes, topic: str | None = None) -> None:
         """Send a frame even while others are held back: answers to this connection alone, and replays."""
-        if self.closing:
+        if self.close_code is not None:
             return
         if self._writing or self._socket is None or self._stream.writing():
             self._enqueue(frame, topic)
@@ -139,11 +139,12 @@ class Connection:
         try:
             sent = self._socket.send(frame)
         except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:  # reset by the peer; whoever reads from it notices and closes
+            self._enqueue(frame, topic)
+        except OSError:  # reset by the peer, or closed by the stream; whoever reads from it notices
             return
-        if sent < len(frame):
-            self._enqueue(frame[sent:])
+        else:
+            if sent < len(frame):
+                self._enqueue(frame[sent:])
 
     def send_droppable(self, frame: bytes) -> None:
         """Send a frame that is worth nothing later (typing, presence): not at all to a peer that lags behind."""

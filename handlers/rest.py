@@ -34,7 +34,9 @@ class RestHandler(BaseHandler):
     async def prepare(self) -> None:
         """Answer for CORS, know who is asking, and count the call. Any of it may end the request."""
         self._allow_origin()
-        self._check_size(int(self.request.headers.get("Content-Length") or 0))
+        # What is no length is Tornado's to refuse, once it comes to the body.
+        length = self.request.headers.get("Content-Length", "")
+        self._check_size(int(length) if re.fullmatch(r"[0-9]{1,18}", length, re.ASCII) else 0)
         if self.request.method == "OPTIONS":
             return
         try:

@@ -120,18 +120,26 @@ class Conversations:
                 if person.user_id not in participants:
                     self._typing.stop(person.user_id, conversation_id)
                     self._registry.leave(person, conversation_id)
-            online = [self._registry.people[user_id] for user_id in user_ids if self._registry.online(user_id)]
-            entered = [person for person in online if self._registry.enter(person, conversation_id)]
-            # Who is not greeted yet finds it in `connected`.
-            newcomers = [person for person in entered if person.known]
-            if newcomers:
-                await self._welcome(conversation_id, newcomers)
+            arriving = [user_id for user_id in user_ids if self._is_outside(user_id, conversation_id)]
+            if arriving:
+                await self._welcome(conversation_id, arriving)
 
-    async def _welcome(self, conversation_id: str, newcomers: list[Person]) -> None:
-        views = await self._store.views(conversation_id, [person.user_id for person in newcomers])
-        for person in newcomers:
-            if person.user_id in views:
-                frame = encode(ConversationNew(conversation=views[person.user_id]))
-                self._broadcaster.send(frame, person.connections)
+    async def _welcome(self, conversation_id: str, user_ids: list[str]) -> None:
+        """Put people into a room and tell them, with nothing in between: what happens in it comes after."""
+        views = await self._store.views(conversation_id, user_ids)
+        newcomers: list[Person] = []
+        for user_id, view in views.items():
+            if not self._is_outside(user_id, conversation_id):  # gone, or welcomed by another call meanwhile
+                continue
+            person = self._registry.people[user_id]
+            self._registry.enter(person, conversation_id)
+            if person.known:  # else they find it in `connected`
+                self._broadcaster.send(encode(ConversationNew(conversation=view)), person.connections)
+                newcomers.append(person)
         for person in newcomers:
             self._presence.introduce(person, conversation_id, newcomers)
+
+    def _is_outside(self, user_id: str, conversation_id: str) -> bool:
+        """Whether somebody is online and not in the room."""
+        person = self._registry.people.get(user_id)
+        return person is not None and conversation_id not in person.conversation_ids

@@ -148,6 +148,7 @@ async def loop_gaps() -> AsyncIterator[Gaps]:
     await asyncio.sleep(0)
     try:
         yield gaps
+        await asyncio.sleep(0)  # what was held to the end counts too
     finally:
         ticking.cancel()
 

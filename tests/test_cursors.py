@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
+import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from protocol.codes import AppError, ErrorCode
 from storage.database import Database
 from storage.receipts import Mark, Moved, Receipts
 from tests.faults import proxied, sql
+from tests.harness import until
 
 PEOPLE = 3
 on_one_database = settings(
@@ -162,6 +165,18 @@ def test_two_servers_at_once(
         assert told == [delivered for delivered, _ in talk.cursors()]
 
     io_loop.run_sync(run, timeout=20)
+
+
+async def test_one_mark_in_two_servers_moves_once(dsn: str) -> None:
+    """The second waits for the first, and sees what it did: nobody hears of a receipt twice."""
+    talk = Talk(dsn, [0])
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with store(dsn) as one, store(dsn) as other:
+        with closing(psycopg2.connect(dsn)) as holder, holder.cursor() as cursor:
+            cursor.execute("SELECT FROM conversation_participants WHERE user_id = %s FOR UPDATE", (talk.people[1],))
+            marks = [asyncio.ensure_future(server.move(talk.mark(Step(1, 1, True, False)))) for server in (one, other)]
+            await until(lambda: len(sql(dsn, blocked)) == 2)
+        assert sorted([(await mark).moved for mark in marks]) == [False, True]
 
 
 async def test_strangers_move_nothing(dsn: str) -> None:

@@ -144,6 +144,14 @@ async def test_cancelled_calls_leak_no_connection(dsn: str) -> None:
             for call in calls:
                 call.cancel()
             assert all(isinstance(end, asyncio.CancelledError) for end in await _ends(calls))
+        await whole(database)
+        at_work = [asyncio.ensure_future(database.fetch(SLEEP, (0.3,))) for _ in range(SIZE)]
+        await until(lambda: database.free == 0 and database.waiting == 0)
+        calls = [asyncio.ensure_future(database.fetch(ONE)) for _ in range(3 * SIZE)]
+        await asyncio.sleep(0)
+        for call in calls:  # a connection comes free for them afterwards
+            call.cancel()
+        assert await asyncio.gather(*at_work) == [[("slept",)]] * SIZE
         assert database.waiting == 0
         await whole(database)
 

@@ -60,11 +60,8 @@ async def test_every_answer_has_a_request_id(server: Server) -> None:
     for wrong in ("A" * 65, "a b", "a\tb", "<b>", "é", "a,b", ""):
         answer = await server.rest("GET", "/health", headers={"X-Request-Id": wrong})
         assert uuid.UUID(answer.headers["X-Request-Id"])
-    for given, status in (
-        (handshake(X_Request_Id="mine"), b" 101 "),
-        (handshake(X_Request_Id="mine", Origin="x"), b" 403 "),
-    ):
-        head = await exchange(server.port, given, until=b"\r\n\r\n")
+    for origin, status in (("http://localhost", b" 101 "), ("x", b" 403 ")):
+        head = await exchange(server.port, handshake(X_Request_Id="mine", Origin=origin), until=b"\r\n\r\n")
         assert status in head and b"X-Request-Id: mine\r\n" in head
     first, second = [(await server.rest("GET", "/health")).headers["X-Request-Id"] for _ in range(2)]
     assert first != second
@@ -145,18 +142,19 @@ async def test_requests_that_never_end(start: Start) -> None:
 
 async def test_malformed_requests(server: Server) -> None:
     """What is no HTTP is a 400 and ends its connection; nothing that a client sends ends up in a header."""
+    body = ("POST", "/api/bounties", f"Authorization: Bearer {token(str(uuid.uuid4()))}")
     for malformed in (
         b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
         b"GET /he alth HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /health HTTP/1.1\r\n\r\n",
         request("GET", "/health", "X-Request-Id: a\x00b"),
-        request("POST", "/api/bounties", "Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
-        request("POST", "/api/bounties", "Content-Length: -1"),
-        request("POST", "/api/bounties", "Content-Length: 1, 2"),
-        request("POST", "/api/bounties", "Transfer-Encoding: gzip"),
+        request(*body, "Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+        request(*body, "Content-Length: -1"),
+        request(*body, "Content-Length: 1, 2"),
+        request(*body, "Content-Length: " + "9" * 5000),
+        request(*body, "Transfer-Encoding: gzip"),
     ):
-        answer = await exchange(server.port, malformed)
-        assert answer.startswith(b"HTTP/1.1 400 ") and b" 20" not in answer, malformed
+        assert (await exchange(server.port, malformed)).startswith(b"HTTP/1.1 400 "), malformed
     split = await server.rest("GET", "/health%0d%0aSet-Cookie:%20a=b", headers={"Origin": "http://localhost\tx"})
     assert split.status == 404 and "Set-Cookie" not in split.headers
 
