@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test lint format setup setup-dev lock bench conformance fuzz clean
+.PHONY: help run test lint format setup setup-dev lock bench chaos conformance fuzz clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -27,6 +27,9 @@ format: setup-dev  ## Put the code in form
 
 bench: setup-dev  ## Measure speed and memory (QUICK=1 for a short run)
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+chaos: setup-dev  ## Ten minutes of faults, then check every promise (SECONDS=… SEED=… to change)
+	$(BIN)/python -m chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 conformance: setup-dev  ## Try the WebSocket protocol itself (QUICK=1: without large messages)
 	$(BIN)/python -m conformance $(if $(QUICK),--quick)

@@ -205,6 +205,7 @@ class App:
         await self.http.close_all_connections()
         self.presence.stop()
         await self.conversations.stop()
+        await self.writer.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

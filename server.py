@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while starting: what was begun is ended
     embedded = None if settings.database_url else _embedded(settings)
     try:
         dsn = embedded.dsn() if embedded else _reachable(settings)

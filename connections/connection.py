@@ -8,7 +8,7 @@ import asyncio
 import collections
 import socket
 from collections.abc import Callable, Hashable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
@@ -85,7 +85,7 @@ class Connection:
         # When its token expires; None: never.
         self.expiry: Expiry | None = None
         # What is being done for it right now; a draining server lets it end.
-        self.work: asyncio.Task[None] | None = None
+        self.work: asyncio.Future[Any] | None = None
         # Rooms whose typing and presence this socket does not want; all others of its user it does.
         self.left_rooms: set[str] | None = None
         # Bounties that this socket's event stream is narrowed to; None means all.

@@ -12,7 +12,7 @@ from protocol.codes import AppError, ErrorCode, not_participant
 from protocol.inbound import FrameDecoder, MessagesFrame
 from protocol.outbound import encode, timestamp
 from services.auth import Identity, auth_required
-from storage.message_writer import Draft
+from storage.message_writer import Draft, Stored
 from storage.receipts import Mark
 
 
@@ -59,7 +59,8 @@ class MessagesHandler(SocketHandler):
         else:
             # What the client sends now is acted on beside it.
             queue = context.replay.offline_queue(connection, user_id)
-            self._replaying = asyncio.create_task(self.guard(queue))
+            self._replaying = asyncio.create_task(queue)
+            self._replaying.add_done_callback(self.report)
 
     def gone(self, connection: Connection) -> None:
         """Typing ends with the socket, presence after its grace."""
@@ -88,7 +89,7 @@ class MessagesHandler(SocketHandler):
         if not self.socket.closing:  # it may have waited here past the close, which has ended all typing
             self.context.typing.set(self.user_id, frame.conversation_id, frame.is_typing, self.socket)
 
-    async def send_message(self, frame: inbound.MessageSend) -> None:
+    def send_message(self, frame: inbound.MessageSend) -> "asyncio.Future[Stored]":
         """Persist, ack, tell."""
         draft = Draft(
             sender_id=self.user_id,
@@ -98,7 +99,7 @@ class MessagesHandler(SocketHandler):
             reply_to=frame.reply_to,
             media_url=frame.media_url,
         )
-        await self.context.messaging.send_from_socket(draft, self.socket)
+        return self.context.messaging.send_from_socket(draft, self.socket)
 
     async def mark(self, frame: inbound.MessageDelivered | inbound.MessageRead) -> None:
         """Move a cursor."""

@@ -42,7 +42,7 @@ _IGNORED_FOR_S, _FRAME_PAUSE_S = 10.0, 2.0
 
 
 # What a socket does with one type of frame: at once, or as work that the frames after it wait for.
-Action = Callable[[Any, Any], Awaitable[None] | None]
+Action = Callable[[Any, Any], Awaitable[Any] | None]
 
 
 class SocketHandler(BaseHandler, websocket.WebSocketHandler):
@@ -127,7 +127,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             self._tell(error, close=error.close or CloseCode.TRY_LATER)
             return
         context.registry.add(connection)
-        connection.work = asyncio.create_task(self._finish(connection, self._greet(connection), None))
+        self._begin(connection, self._greet(connection))
 
     async def _greet(self, connection: Connection) -> None:
         await self.opened(connection)
@@ -223,19 +223,23 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             self._answer(error, frame)
         else:
             if work is not None:
-                connection.work = asyncio.create_task(self._finish(connection, work, frame))
+                self._begin(connection, work, frame)
 
-    async def _finish(self, connection: Connection, work: Awaitable[None], frame: ClientFrame | None) -> None:
-        await self.guard(work, frame)
+    def _begin(self, connection: Connection, work: Awaitable[Any], frame: ClientFrame | None = None) -> None:
+        """Let the frames to come wait for ``work``. A future needs no task, a good part of a message's cost."""
+        connection.work = asyncio.ensure_future(work)
+        connection.work.add_done_callback(lambda ended: self._end(connection, ended, frame))
+
+    def _end(self, connection: Connection, work: "asyncio.Future[Any]", frame: ClientFrame | None) -> None:
+        self.report(work, frame)
         connection.work = None
         while self._inbox and connection.work is None:
             self._act(connection, self._inbox.popleft())
 
-    async def guard(self, work: Awaitable[None], frame: ClientFrame | None = None) -> None:
-        """Await ``work`` and answer what goes wrong; without a ``frame`` to answer for, that ends the connection."""
-        try:
-            await work
-        except Exception as error:
+    def report(self, work: "asyncio.Future[Any]", frame: ClientFrame | None = None) -> None:
+        """Answer what went wrong with work that has ended; without a ``frame`` to answer for, that ends the socket."""
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, Exception):
             self._answer(error, frame)
 
     def _over_rate(self, connection: Connection, wait_s: float) -> None:

@@ -15,6 +15,8 @@ from protocol.codes import AppError, ErrorCode
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# msgspec quotes a wrong tag or literal whole: however long it is, control characters and all.
+_QUOTED = re.compile(r"^(Invalid (?:enum )?value) '.*'(?= - at |$)", re.DOTALL)
 
 
 class Id(str):
@@ -215,6 +217,11 @@ class _Envelope(Struct, rename="camel"):
     client_message_id: Any = None
 
 
+def _reason(error: msgspec.ValidationError) -> str:
+    """Return what is wrong with which field, without what the client wrote there."""
+    return _QUOTED.sub(r"\1", str(error))
+
+
 def _short(value: object, limit: int = 64) -> str | None:
     return value if isinstance(value, str) and len(value) <= limit and value.isprintable() else None
 
@@ -236,7 +243,7 @@ class FrameDecoder(Generic[F]):
         try:
             frame: F = self._decoder.decode(message)
         except msgspec.ValidationError as error:
-            raise self._explain(message, str(error)) from None
+            raise self._explain(message, _reason(error)) from None
         except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
             raise _not_json(message, "frame", ErrorCode.INVALID_FRAME) from None
         return frame
@@ -267,7 +274,7 @@ def decode_body(body: bytes, kind: type[B]) -> B:
     try:
         return msgspec.json.decode(body, type=kind, dec_hook=_decode_custom)
     except msgspec.ValidationError as error:
-        raise AppError(ErrorCode.INVALID_REQUEST, f"{error}.") from None
+        raise AppError(ErrorCode.INVALID_REQUEST, f"{_reason(error)}.") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _not_json(body, "body", ErrorCode.INVALID_REQUEST) from None
 

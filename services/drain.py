@@ -1,6 +1,7 @@
 """Sends everybody away before the server goes: told first, spread over time, with nothing cut off."""
 
 import asyncio
+import contextlib
 import random
 
 import structlog
@@ -17,8 +18,8 @@ _SPREAD_S_PER_10K = 30.0
 _LEAST_SPREAD_S = 1.0
 # Closed in one go; 10,000 take about a second.
 _BATCH, _PAUSE_S = 100, 0.01
-# What is under way for a connection gets this long to end; past it the store is in trouble, and nothing was acked.
-_WORK_S = 5.0
+# What is under way for a batch gets this long to end. What is not done by then was not acked either.
+_WORK_S = 1.0
 
 
 async def drain(registry: Registry) -> None:
@@ -40,8 +41,10 @@ async def drain(registry: Registry) -> None:
 
 
 async def _dismiss(batch: list[Connection]) -> None:
-    busy = [connection.work for connection in batch if connection.work is not None]
-    if busy:
-        await asyncio.wait(busy, timeout=_WORK_S)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_WORK_S):
+            while busy := [connection.work for connection in batch if connection.work is not None]:
+                await asyncio.wait(busy)
+                await asyncio.sleep(0)  # what waited behind begins
     for connection in batch:
         connection.close(CloseCode.RESTARTING)

@@ -4,6 +4,8 @@ The order is the promise: no ack and no ``message.new`` before the commit, and e
 conversation's messages in the order of their ``seq``.
 """
 
+import asyncio
+
 from connections.broadcaster import Broadcaster
 from connections.connection import Connection
 from connections.limits import RateLimiter, rate_limited
@@ -37,38 +39,43 @@ class Messaging:
         self._rate = rate
         self._max_text_chars = max_text_chars
 
-    async def send_from_socket(self, draft: Draft, origin: Connection) -> None:
+    def send_from_socket(self, draft: Draft, origin: Connection) -> "asyncio.Future[Stored]":
         """Persist a message; ack it to ``origin``, then tell every other socket of every participant.
 
-        Raises ``AppError``: INVALID_TEXT, RATE_LIMITED, NOT_PARTICIPANT, UNKNOWN_MESSAGE, STORE_UNAVAILABLE.
+        The future ends when that is done, with ``AppError`` NOT_PARTICIPANT, UNKNOWN_MESSAGE or STORE_UNAVAILABLE
+        where it is not. Raises ``AppError`` INVALID_TEXT or RATE_LIMITED.
         """
 
         def tell(message: Draft, stored: Stored) -> None:
             origin.send_now(_ack(message, stored))
             self._tell(message, stored, but=origin.id)
 
-        stored = await self._store(draft, tell)
-        if stored.duplicate:
-            origin.send_now(_ack(draft, stored))
+        def ack_duplicate(writing: "asyncio.Future[Stored]") -> None:
+            if writing.exception() is None and writing.result().duplicate:
+                origin.send_now(_ack(draft, writing.result()))
+
+        writing = self._store(draft, tell)
+        writing.add_done_callback(ack_duplicate)
+        return writing
 
     async def send_from_rest(self, draft: Draft, origin_id: str | None) -> Stored:
         """Persist a message and tell the other participants.
 
         The sender's own sockets hear of it only where ``origin_id`` names the one that sent it, and then all but
-        that one. Raises as ``send_from_socket`` does.
+        that one. Raises ``AppError`` INVALID_TEXT, RATE_LIMITED, NOT_PARTICIPANT, UNKNOWN_MESSAGE, STORE_UNAVAILABLE.
         """
 
         def tell(message: Draft, stored: Stored) -> None:
             self._tell(message, stored, but=origin_id, but_user=None if origin_id else message.sender_id)
 
-        return await self._store(draft, tell)
+        return await asyncio.shield(self._store(draft, tell))
 
-    async def _store(self, draft: Draft, tell: OnStored) -> Stored:
+    def _store(self, draft: Draft, tell: OnStored) -> "asyncio.Future[Stored]":
         self._check_text(draft.text)
         wait_s = self._rate.take(draft.sender_id)
         if wait_s:
             raise rate_limited(wait_s, "messages")
-        return await self._writer.write(draft, tell)
+        return self._writer.write(draft, tell)
 
     def _check_text(self, text: str) -> None:
         if not text.strip():

@@ -4,6 +4,7 @@ An idle lane adds no delay, a busy one runs hundreds of items in one statement.
 """
 
 import asyncio
+import collections
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -39,12 +40,14 @@ class Batcher(Generic[Item, Result]):
         self._gathering: list[tuple[Item, asyncio.Future[Result]]] = []
         self._lane: asyncio.Task[None] | None = None
         self._under_way: asyncio.Future[None] | None = None
+        # One timer for all: deadlines come in the order of the items.
+        self._deadlines: collections.deque[tuple[float, asyncio.Future[Result]]] = collections.deque()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, item: Item) -> Result:
-        """Run ``item`` with the next batch and return its result.
+    def submit(self, item: Item) -> "asyncio.Future[Result]":
+        """Put ``item`` in the next batch; the future has its result, or STORE_UNAVAILABLE past the deadline.
 
-        Raises STORE_UNAVAILABLE when the deadline has passed or too many wait. The item is queued before this
-        coroutine first suspends, so callers' order is the lane's order.
+        Callers' order is the lane's order. Raises STORE_UNAVAILABLE at once when too many wait.
         """
         if len(self._gathering) >= MAX_WAITING:
             raise store_unavailable()
@@ -52,12 +55,12 @@ class Batcher(Generic[Item, Result]):
         future: asyncio.Future[Result] = loop.create_future()
         self._gathering.append((item, future))
         if self._lane is None:
-            self._lane = asyncio.create_task(self._drain())
-        timer = loop.call_later(self._deadline_s, _give_up, future)
-        try:
-            return await future
-        finally:
-            timer.cancel()
+            self._lane = loop.create_task(self._drain())
+        deadline = loop.time() + self._deadline_s
+        self._deadlines.append((deadline, future))
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
+        return future
 
     async def settled(self) -> None:
         """Wait until the batch that is under way now, if any, has ended."""
@@ -104,8 +107,13 @@ class Batcher(Generic[Item, Result]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+        while self._deadlines and self._deadlines[0][1].done():
+            self._deadlines.popleft()
 
-
-def _give_up(future: "asyncio.Future[Result]") -> None:
-    if not future.done():
-        future.set_exception(store_unavailable())
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._deadlines and (self._deadlines[0][1].done() or self._deadlines[0][0] <= loop.time()):
+            _, future = self._deadlines.popleft()
+            if not future.done():
+                future.set_exception(store_unavailable())
+        self._timer = loop.call_at(self._deadlines[0][0], self._expire) if self._deadlines else None

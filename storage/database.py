@@ -104,6 +104,7 @@ class PgConnection(psycopg2.extensions.connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepared: set[str] = set()
+        self.backend_pid = 0
         self._opening: tuple[int, int] | None = self._identity()
 
     def poll(self) -> int:
@@ -117,6 +118,7 @@ class PgConnection(psycopg2.extensions.connection):
                 IOLoop.current().update_handler(opening[0], 0)
             if state == psycopg2.extensions.POLL_OK:
                 self._opening = None
+                self.backend_pid = self.get_backend_pid()
         return state
 
     def _identity(self) -> tuple[int, int]:
@@ -137,7 +139,7 @@ class Database:
         self._waiting = 0
         self._closed = False
         self._prepares = True
-        # Backends whose answer was given up: what they were sent they may still do, when Postgres thaws.
+        # Backends whose answer was lost or given up: what they were sent they may still do, when Postgres thaws.
         self._abandoned: set[int] = set()
         self._pool = momoko.Pool(
             session_dsn(dsn, deadline_s),
@@ -168,6 +170,8 @@ class Database:
             except _PREPARED_ELSEWHERE:
                 self._forget_prepared(connection, statement)
             except psycopg2.Error as error:
+                if connection.closed and isinstance(connection.connection, PgConnection):
+                    self._abandoned.add(connection.connection.backend_pid)
                 if not self._worth_retrying(connection, error):
                     # Without its cause: Postgres quotes the row that it refuses, and no message belongs in a log.
                     raise _explained(error) from None
@@ -276,7 +280,7 @@ class Database:
         # psycopg2's cancel() would block the loop while Postgres is frozen; closing the socket does not.
         if connection.closed:  # its number may be another's by now
             return
-        self._abandoned.add(connection.connection.get_backend_pid())
+        self._abandoned.add(connection.connection.backend_pid)
         with contextlib.suppress(Exception):
             self._pool.ioloop.remove_handler(connection.fileno)
         with contextlib.suppress(psycopg2.Error):
@@ -324,6 +328,8 @@ def session_dsn(dsn: str, deadline_s: float) -> str:
     millis = int(deadline_s * 1000)
     options = (
         f"-c statement_timeout={millis} -c lock_timeout={millis} -c idle_in_transaction_session_timeout={millis * 3}"
+        # An abandoned backend ends soon instead of working on for nobody.
+        f" -c client_connection_check_interval={_CLIENT_CHECK_MS}"
         " -c plan_cache_mode=force_generic_plan -c timezone=UTC"
     )
     return psycopg2.extensions.make_dsn(
@@ -334,4 +340,5 @@ def session_dsn(dsn: str, deadline_s: float) -> str:
 # By the time of a fence the process id may be another backend's, of ours at worst: its statement runs again.
 _FENCE_MS = 2000
 _FENCE = Statement("fence", ("int[]", "bigint"), "SELECT pg_terminate_backend(pid, $2) FROM unnest($1) AS b (pid)")
+_CLIENT_CHECK_MS = 1000
 _PING = Statement("ping", (), "SELECT 1")

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import structlog
@@ -124,42 +125,53 @@ class MessageWriter:
 
     def __init__(self, database: Database, *, deadline_s: float) -> None:
         self._database = database
-        self._lane: Batcher[tuple[Draft, OnStored] | None, Stored | None] = Batcher(self._write, deadline_s=deadline_s)
+        self._lane: Batcher[tuple[Draft, OnStored] | None, Any] = Batcher(self._write, deadline_s=deadline_s)
         # Keys that are gathering or under way: the same key twice in one statement would be two rows.
-        self._under_way: dict[tuple[str, str], asyncio.Task[Stored]] = {}
+        self._under_way: dict[tuple[str, str], asyncio.Future[Stored]] = {}
         # Sent, and then the store went away: perhaps committed, told to nobody yet. By message id.
         self._unknown: dict[str, tuple[Draft, OnStored]] = {}
         self._asking: asyncio.Task[None] | None = None
 
-    async def write(self, draft: Draft, on_stored: OnStored) -> Stored:
-        """Return where ``draft`` was stored, after its commit.
+    def write(self, draft: Draft, on_stored: OnStored) -> "asyncio.Future[Stored]":
+        """Store ``draft`` with the next batch; the future has its place, after the commit.
 
-        ``on_stored`` is called first, once, and only for the draft that made the message. Raises ``AppError``
-        NOT_PARTICIPANT, UNKNOWN_MESSAGE (``replyTo``) or STORE_UNAVAILABLE; after the last the outcome is unknown
-        and the same key settles it.
+        ``on_stored`` is called before, once, and only for the draft that made the message. The future may have
+        ``AppError`` NOT_PARTICIPANT, UNKNOWN_MESSAGE (``replyTo``) or STORE_UNAVAILABLE; after the last the outcome is
+        unknown and the same key settles it. It is shared with drafts of the same key: not to be cancelled.
         """
         key = (draft.sender_id, draft.client_message_id)
         first = self._under_way.get(key)
         if first is not None:
-            return msgspec.structs.replace(await asyncio.shield(first), duplicate=True)
-        writing = asyncio.create_task(self._submit(draft, on_stored))
+            return asyncio.ensure_future(self._follow(first, draft, on_stored))
+        writing = self._lane.submit((draft, on_stored))
         self._under_way[key] = writing
         writing.add_done_callback(lambda _: self._under_way.pop(key, None))
-        return await asyncio.shield(writing)
+        return writing
+
+    async def _follow(self, first: "asyncio.Future[Stored]", draft: Draft, on_stored: OnStored) -> Stored:
+        """Give a draft the place of the first of its key; where that was refused, a chance of its own."""
+        try:
+            stored = await asyncio.shield(first)
+        except AppError as error:
+            if error.code is ErrorCode.STORE_UNAVAILABLE:
+                raise
+            return await self.write(draft, on_stored)
+        return msgspec.structs.replace(stored, duplicate=True)
 
     async def settled(self) -> None:
         """Wait until everything committed before this call has been told to its ``on_stored``."""
         await self._lane.settled()
 
+    async def stop(self) -> None:
+        """Ask no more about what is unknown: with the process goes who would be told."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+
     @property
     def waiting(self) -> int:
         """Messages that wait for a batch."""
         return self._lane.waiting
-
-    async def _submit(self, draft: Draft, on_stored: OnStored) -> Stored:
-        stored = await self._lane.submit((draft, on_stored))
-        assert stored is not None
-        return stored
 
     async def _write(self, batch: list[tuple[Draft, OnStored] | None]) -> list[Stored | AppError | None]:
         """Store a batch. None in it stores nothing: whoever submits it wants the unknown settled."""

@@ -32,12 +32,12 @@ class Lane:
         return [not_participant("x") if item == 13 else item * 2 for item in items]
 
 
-def submit_all(batcher: Batcher[int, int], items: Sequence[int]) -> "list[asyncio.Task[int]]":
+def submit_all(batcher: Batcher[int, int], items: Sequence[int]) -> "list[asyncio.Future[int]]":
     """Submit from as many callers."""
-    return [asyncio.create_task(batcher.submit(item)) for item in items]
+    return [batcher.submit(item) for item in items]
 
 
-async def ends(tasks: "list[asyncio.Task[int]]") -> list[object]:
+async def ends(tasks: "list[asyncio.Future[int]]") -> list[object]:
     """Return each caller's result or exception."""
     return list(await asyncio.gather(*tasks, return_exceptions=True))
 

@@ -207,7 +207,18 @@ async def test_good_keys_go_on_when_the_source_lies(start: Any, supabase: Supaba
     server = await only_published(start, supabase)
     given = supabase.token(RSA, "RS256", "rsa")
     assert await status_of(server, given) == (200, None)
-    nonsense = (b"", b"\xff", b"<html>", b"[]", b"{}", b'{"keys":[]}', b'{"keys":7}', b'{"keys":[{"kty":"RSA"}]}')
+    useless = json.dumps({"keys": [published(EC_384, "384")]}).encode()
+    nonsense = (
+        useless,
+        b"",
+        b"\xff",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"keys":[]}',
+        b'{"keys":7}',
+        b'{"keys":[{"kty":"RSA"}]}',
+    )
     answers = [(200, body) for body in nonsense] + [(500, supabase.body), (404, b""), (302, supabase.body)]
     for status, body in answers:
         supabase.status, supabase.body = status, body

@@ -254,9 +254,9 @@ async def test_an_unknown_outcome_is_told_before_later_messages(dsn: str, monkey
     async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=0.6) as writer:
         proxy.lose_reply_to(b"the text", then=proxy.refuse)
         assert await refused(writer, chat.draft("the text"), told) is ErrorCode.STORE_UNAVAILABLE
-        first = asyncio.create_task(writer.write(chat.draft("first"), told))
+        first = writer.write(chat.draft("first"), told)
         await until(lambda: writer.waiting == 1)  # the writer's own question, behind it
-        sent = [asyncio.create_task(writer.write(chat.draft(str(n)), told)) for n in range(5)]
+        sent = [writer.write(chat.draft(str(n)), told) for n in range(5)]
         await until(lambda: writer.waiting == 6)
         await proxy.open()
         assert [(await task).seq for task in [first, *sent]] == [2, 3, 4, 5, 6, 7]
