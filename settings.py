@@ -106,7 +106,7 @@ def load(environment: Mapping[str, str]) -> Settings:
 
 def _convert(raw: str, kind: Any) -> Any:
     if kind == tuple[str, ...]:
-        return tuple(part.strip().rstrip("/") for part in raw.split(",") if part.strip())
+        return tuple(part.strip().rstrip("/").lower() for part in raw.split(",") if part.strip())
     return msgspec.convert(raw, kind, strict=False)
 
 
@@ -137,6 +137,8 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
     secret = values.get("supabase_jwt_secret")
     if secret and len(secret) < MIN_SECRET_CHARS:
         problems.append(f"SUPABASE_JWT_SECRET is too short: expected at least {MIN_SECRET_CHARS} characters.")
+    if secret and "-----BEGIN" in secret:
+        problems.append("SUPABASE_JWT_SECRET is a PEM key: expected a shared secret (SUPABASE_URL is for keys).")
     database = values.get("database_url")
     if database and not database.startswith(("postgresql://", "postgres://")):
         problems.append("DATABASE_URL is set: expected an address like postgresql://user:password@host:5432/name.")

@@ -90,6 +90,9 @@ class BaseHandler(web.RequestHandler):
         self.set_status(error.code.status if isinstance(kwargs["exc_info"][1], AppError) else status_code)
         if error.retry_after_ms is not None:
             self.set_header("Retry-After", str(max(1, -(-error.retry_after_ms // 1000))))
+        if status_code == 405:
+            methods = [name for name in self.SUPPORTED_METHODS if self._takes(name)]
+            self.set_header("Allow", ", ".join(methods))
         if error.code.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer(
@@ -115,6 +118,10 @@ class BaseHandler(web.RequestHandler):
             self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(encode_body(value))
+
+    def _takes(self, method: str) -> bool:
+        name = ("get" if method == "HEAD" else method).lower()
+        return getattr(type(self), name) is not getattr(web.RequestHandler, name)
 
     def compute_etag(self) -> str | None:
         """None: no answer of ours is cached, so hashing it would be for nothing."""

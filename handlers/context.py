@@ -1,9 +1,11 @@
 """What every handler is given, and who a request comes from."""
 
 import ipaddress
+import re
 from collections.abc import Collection
 
 from msgspec import Struct
+from tornado.httputil import HTTPServerRequest
 
 from connections.limits import ConnectionLimits, RateLimiter
 from connections.registry import Registry
@@ -24,6 +26,8 @@ from storage.profiles import Profiles
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Some proxies add the port: 203.0.113.7:4711, [2001:db8::1]:4711.
+_PORT = re.compile(r"^\[?([0-9.]+|[0-9a-fA-F:.]+(?=\]))\]?(?::[0-9]+)?$")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -60,13 +64,19 @@ class Context(Struct, kw_only=True):
         """
         if not forwarded_for or not _within(peer, self.proxies):
             return peer
-        for hop in reversed([part.strip() for part in forwarded_for.split(",")]):
+        for hop in reversed([_PORT.sub(r"\1", part.strip()) for part in forwarded_for.split(",")]):
             if not _is_address(hop):
                 break
             peer = hop
             if not _within(hop, self.proxies):
                 break
         return peer
+
+    def is_secure(self, request: HTTPServerRequest) -> bool:
+        """Whether the client's side of the request is encrypted, as a trusted proxy says or by itself."""
+        if _within(request.remote_ip or "", self.proxies):
+            return request.headers.get("X-Forwarded-Proto", request.protocol) == "https"
+        return request.protocol == "https"
 
     def origin_allowed(self, origin: str) -> bool:
         """Whether a browser page of ``origin`` may talk to us, same origin aside."""

@@ -68,7 +68,10 @@ class EventsHandler(SocketHandler):
     def _wishes(self, connection: Connection) -> tuple[set[str] | None, int | None]:
         """Return the query's bounties and position; what is wrong in it is told and left out."""
         topics: set[str] = set()
-        for text in self.get_query_arguments("bountyId")[:MAX_TOPICS]:
+        wanted = self.get_query_arguments("bountyId")
+        if len(wanted) > MAX_TOPICS:
+            connection.send_now(error_frame(_wrong_query("bountyId", f"at most {MAX_TOPICS}")))
+        for text in wanted[:MAX_TOPICS]:
             try:
                 topics.add(parse_id(text))
             except ValueError:
@@ -96,7 +99,7 @@ class SubscribeInfoHandler(RestHandler):
 
     def get(self) -> None:
         """Answer."""
-        scheme = "wss" if self.request.protocol == "https" else "ws"
+        scheme = "wss" if self.context.is_secure(self.request) else "ws"
         url = f"{scheme}://{self.request.host}/events/subscribe"
         self.answer(
             {

@@ -34,6 +34,14 @@ class RestHandler(BaseHandler):
     async def prepare(self) -> None:
         """Answer for CORS, know who is asking, and count the call. Any of it may end the request."""
         self._allow_origin()
+        try:
+            await self._admit()
+        except AppError:
+            if self.request.method != "GET":  # its body is not read, so nothing can follow it
+                self.set_header("Connection", "close")
+            raise
+
+    async def _admit(self) -> None:
         # What is no length is Tornado's to refuse, once it comes to the body.
         length = self.request.headers.get("Content-Length", "")
         self._check_size(int(length) if re.fullmatch(r"[0-9]{1,18}", length, re.ASCII) else 0)
@@ -50,6 +58,12 @@ class RestHandler(BaseHandler):
         self._body_bytes += len(chunk)
         if self._body_bytes <= self.context.settings.max_body_bytes:
             self._body.append(chunk)
+
+    async def head(self, *args: str) -> None:
+        """Answer as to GET; Tornado leaves the body out."""
+        answering = self.get(*args)
+        if answering is not None:
+            await answering
 
     def options(self, *_args: str) -> None:
         """Answer a preflight."""

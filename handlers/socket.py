@@ -33,8 +33,8 @@ _BEARER_PROTOCOL = "bearer."
 _NO_HEADERS = HTTPHeaders()
 _NO_ARGUMENTS: dict[str, list[bytes]] = {}
 
-# Frames of one socket that wait while an earlier one is acted on.
-MAX_INBOX = 256
+# Frames of one socket that wait while an earlier one is acted on, and their bytes in all.
+MAX_INBOX, MAX_INBOX_BYTES = 256, 262_144
 # 4400: more than this many bad frames within this time.
 BAD_FRAMES, BAD_FRAMES_WITHIN_S = 20, 10.0
 # 4429: over the frame rate for this long; a pause of _FRAME_PAUSE_S counts as having listened.
@@ -60,7 +60,8 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         super().initialize(context)
         self.connection: Connection | None = None
         self._refusal: AppError | None = None
-        self._inbox: collections.deque[ClientFrame] | None = None
+        self._inbox: collections.deque[tuple[ClientFrame, int]] | None = None
+        self._inbox_bytes = 0
         self._bad_frames: collections.deque[float] | None = None
         self._limited_since = 0.0
         self._limited_at = 0.0
@@ -76,9 +77,22 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         except AppError as error:
             if not self.public:
                 self._refusal = error
-            wait_s = self.context.connect_rate.take(self.address)
-            if wait_s:
-                raise rate_limited(wait_s, "connection attempts") from None
+            self._count_attempt(self.address)
+        else:
+            self._check_room(self.identity.user)
+
+    def _check_room(self, user_id: str) -> None:
+        """Count the attempts of a user who has too many sockets: a refused one holds a TCP connection for a while."""
+        try:
+            self.context.limits.admit(user_id, self.address)
+        except AppError as error:
+            self._refusal = error
+            self._count_attempt(user_id)
+
+    def _count_attempt(self, key: str) -> None:
+        wait_s = self.context.connect_rate.take(key)
+        if wait_s:
+            raise rate_limited(wait_s, "connection attempts") from None
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
@@ -159,7 +173,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             if wait_s:
                 self._over_rate(connection, wait_s)
                 return
-            self._accept(connection, self.decoder.decode(message))
+            self._accept(connection, self.decoder.decode(message), len(message))
         except AppError as error:
             self._answer_bad_frame(error)
 
@@ -205,16 +219,17 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
                 return protocol.strip()[len(_BEARER_PROTOCOL) :]
         return self.get_query_argument("token", None)
 
-    def _accept(self, connection: Connection, frame: ClientFrame) -> None:
+    def _accept(self, connection: Connection, frame: ClientFrame, size: int) -> None:
         """Act on a frame, now or after those before it."""
         if connection.work is None:
             self._act(connection, frame)
             return
         if self._inbox is None:
             self._inbox = collections.deque()
-        if len(self._inbox) >= MAX_INBOX:
+        if len(self._inbox) >= MAX_INBOX or self._inbox_bytes + size > MAX_INBOX_BYTES:
             raise rate_limited(1.0, "frames waiting")
-        self._inbox.append(frame)
+        self._inbox.append((frame, size))
+        self._inbox_bytes += size
 
     def _act(self, connection: Connection, frame: ClientFrame) -> None:
         try:
@@ -234,7 +249,9 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         self.report(work, frame)
         connection.work = None
         while self._inbox and connection.work is None:
-            self._act(connection, self._inbox.popleft())
+            waiting, size = self._inbox.popleft()
+            self._inbox_bytes -= size
+            self._act(connection, waiting)
 
     def report(self, work: "asyncio.Future[Any]", frame: ClientFrame | None = None) -> None:
         """Answer what went wrong with work that has ended; without a ``frame`` to answer for, that ends the socket."""

@@ -16,7 +16,7 @@ from protocol.codes import AppError, ErrorCode
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # msgspec quotes a wrong tag or literal whole: however long it is, control characters and all.
-_QUOTED = re.compile(r"^(Invalid (?:enum )?value) '.*'(?= - at |$)", re.DOTALL)
+_QUOTED = re.compile(r"(Invalid (?:enum )?value) ['\"].*?['\"](?= - at `\$[^`]*`\Z|\Z)", re.DOTALL)
 
 
 class Id(str):

@@ -5,12 +5,14 @@ keys (RFC 8725, section 3.1). Nothing of a token goes into a log, an error or an
 """
 
 import asyncio
+import hashlib
 import re
 import time
 from typing import Any
 
 import jwt
 import structlog
+from cachetools import TTLCache
 from jwt.types import Options
 from msgspec import Struct
 from tornado.httpclient import AsyncHTTPClient
@@ -27,6 +29,11 @@ _FAR_FUTURE = 253402300799.0  # the end of the year 9999
 # The key set is fetched at most once in this time, however many unknown kids come in.
 JWKS_MIN_INTERVAL_S = 60
 _JWKS_TIMEOUT_S = 5
+# A withdrawn key is good for no longer than this, and a key set no larger.
+_JWKS_MAX_AGE_S = 600
+_JWKS_MAX_BYTES = 262_144
+# A token that was good is taken for good this long without another look: a client uses one for an hour.
+_VERIFIED_FOR_S, _VERIFIED_MOST = 60, 10_000
 # `aud` is checked below; `iat` is no reason to refuse (RFC 7519, section 4.1.6): whoever made the token may have a
 # clock that is a second ahead of ours.
 _CHECKS: Options = {"require": ["exp"], "verify_aud": False, "verify_iat": False}
@@ -80,6 +87,8 @@ class Authenticator:
         self._secret = secret
         self._issuer = issuer
         self._keys = _KeySet(jwks_url) if jwks_url else None
+        # By the token's hash: tokens themselves are kept nowhere.
+        self._verified: TTLCache[bytes, Identity] = TTLCache(_VERIFIED_MOST, _VERIFIED_FOR_S)
 
     async def identify(self, token: str | None) -> Identity:
         """Return whose token this is.
@@ -89,9 +98,16 @@ class Authenticator:
         """
         if not token:
             raise auth_required()
+        if len(token) > MAX_TOKEN_CHARS:
+            raise auth_failed()
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        identity = self._verified.get(digest)
+        if identity is None or identity.expires_at <= time.time():
+            identity = self._verified[digest] = await self._verify(token)
+        return identity
+
+    async def _verify(self, token: str) -> Identity:
         try:
-            if len(token) > MAX_TOKEN_CHARS:
-                raise jwt.InvalidTokenError
             key, algorithm = await self._key_for(token)
             claims = jwt.decode(token, key, algorithms=[algorithm], options=_CHECKS)
             return self._identity(claims)
@@ -158,13 +174,14 @@ class _KeySet:
         self._fetched_at: float | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._failed = False
+        self._client = AsyncHTTPClient(force_instance=True, max_body_size=_JWKS_MAX_BYTES)
 
     async def find(self, kid: str) -> tuple[Any, str] | None:
         """Return the key and its algorithm, or None. Raises STORE_UNAVAILABLE while no keys can be had at all."""
-        if kid not in self._keys and self._may_fetch():
-            if self._fetching is None:
-                self._fetching = asyncio.create_task(self._fetch())
-            await asyncio.shield(self._fetching)
+        if kid not in self._keys and self._may_fetch(JWKS_MIN_INTERVAL_S):
+            await asyncio.shield(self._fetch_once())
+        elif self._may_fetch(_JWKS_MAX_AGE_S):
+            self._fetch_once()
         if self._failed and not self._keys:
             raise AppError(
                 ErrorCode.STORE_UNAVAILABLE,
@@ -174,17 +191,18 @@ class _KeySet:
             )
         return self._keys.get(kid)
 
-    def _may_fetch(self) -> bool:
-        return (
-            self._fetching is not None
-            or self._fetched_at is None
-            or time.monotonic() - self._fetched_at >= JWKS_MIN_INTERVAL_S
-        )
+    def _may_fetch(self, age_s: float) -> bool:
+        return self._fetching is not None or self._fetched_at is None or time.monotonic() - self._fetched_at >= age_s
+
+    def _fetch_once(self) -> "asyncio.Task[None]":
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
 
     async def _fetch(self) -> None:
         self._fetched_at = time.monotonic()
         try:
-            answer = await AsyncHTTPClient().fetch(
+            answer = await self._client.fetch(
                 self._url, connect_timeout=_JWKS_TIMEOUT_S, request_timeout=_JWKS_TIMEOUT_S, follow_redirects=False
             )
             key_set = jwt.PyJWKSet.from_json(answer.body.decode())

@@ -1,5 +1,6 @@
 """How the server is doing: counts and states only, never ids."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,9 @@ from protocol.codes import AppError
 from protocol.outbound import timestamp
 from services.bounty_events import BountyEvents
 from storage.database import Database, StoreError
+
+# Anyone may ask how the database is; it is asked this often at most.
+_ASK_EVERY_S = 0.5
 
 
 class Status:
@@ -35,9 +39,17 @@ class Status:
         self._listening = listening
         self._deadline_s = deadline_s
         self._started_at = time.monotonic()
+        self._asking: asyncio.Future[float | None] | None = None
+        self._asked_at = 0.0
 
     async def database_latency_ms(self) -> float | None:
         """Return the milliseconds of one round trip to the database, or None while it is away."""
+        if time.monotonic() - self._asked_at >= _ASK_EVERY_S or self._asking is None:
+            self._asked_at = time.monotonic()
+            self._asking = asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> float | None:
         try:
             return round(await self._database.ping(deadline_s=self._deadline_s) * 1000, 2)
         except (AppError, StoreError):

@@ -185,12 +185,15 @@ class Database:
     async def fence(self) -> None:
         """End the backends whose answer was given up, and wait for it: what they did not do by then they never will.
 
-        Behind a transaction pooler there is no knowing which they are, and nothing is done. Raises as ``fetch`` does.
+        Behind a transaction pooler there is no knowing which they are, and nothing is done. Raises as ``fetch`` does,
+        STORE_UNAVAILABLE too while one does not end: it is frozen, and may commit yet.
         """
         if self._abandoned and self._prepares:
             abandoned = self._abandoned.copy()
-            await self.fetch(_FENCE, (array(abandoned), _FENCE_MS))
-            self._abandoned -= abandoned
+            left = {row[0] for row in await self.fetch(_FENCE, (array(abandoned), _FENCE_MS))}
+            self._abandoned -= abandoned - left
+            if left:
+                raise store_unavailable()
 
     async def ping(self, *, deadline_s: float | None = None) -> float:
         """Return the seconds of one round trip; raise as ``fetch`` does."""
@@ -338,7 +341,15 @@ def session_dsn(dsn: str, deadline_s: float) -> str:
 
 
 # By the time of a fence the process id may be another backend's, of ours at worst: its statement runs again.
-_FENCE_MS = 2000
-_FENCE = Statement("fence", ("int[]", "bigint"), "SELECT pg_terminate_backend(pid, $2) FROM unnest($1) AS b (pid)")
+# A backend that runs ends within milliseconds.
+_FENCE_MS = 500
+_FENCE = Statement(
+    "fence",
+    ("int[]", "bigint"),
+    """
+    WITH asked AS MATERIALIZED (SELECT pid, pg_terminate_backend(pid, $2) AS ended FROM unnest($1) AS b (pid))
+    SELECT pid FROM asked WHERE NOT ended AND pid IN (SELECT pid FROM pg_stat_activity)
+    """,
+)
 _CLIENT_CHECK_MS = 1000
 _PING = Statement("ping", (), "SELECT 1")

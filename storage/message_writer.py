@@ -159,8 +159,13 @@ class MessageWriter:
         return msgspec.structs.replace(stored, duplicate=True)
 
     async def settled(self) -> None:
-        """Wait until everything committed before this call has been told to its ``on_stored``."""
+        """Wait until everything committed before this call has been told to its ``on_stored``.
+
+        Raises ``AppError`` STORE_UNAVAILABLE while it is not known what was committed.
+        """
         await self._lane.settled()
+        if self._unknown:
+            await self._lane.submit(None)
 
     async def stop(self) -> None:
         """Ask no more about what is unknown: with the process goes who would be told."""

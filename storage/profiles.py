@@ -1,8 +1,13 @@
 """People: their handles, made on their first visit."""
 
+from cachetools import TTLCache
+
 from protocol.codes import AppError
 from storage.batcher import Batcher
 from storage.database import BadData, Database, Statement, array
+
+# A profile that was there is taken for there this long; so a new handle shows with a minute's delay at most.
+_KNOWN_FOR_S, _KNOWN_MOST = 60, 10_000
 
 # Each try ends one collision of handles; there are three forms of a handle, and other processes that make them too.
 _TRIES = 5
@@ -38,10 +43,14 @@ class Profiles:
     def __init__(self, database: Database, *, deadline_s: float) -> None:
         self._database = database
         self._lane: Batcher[tuple[str, str], str] = Batcher(self._ensure, deadline_s=deadline_s)
+        self._known: TTLCache[str, str] = TTLCache(_KNOWN_MOST, _KNOWN_FOR_S)
 
     async def ensure(self, user_id: str, wanted_handle: str) -> str:
         """Return the user's handle; a user without a profile gets one, with ``wanted_handle`` if it is free."""
-        return await self._lane.submit((user_id, wanted_handle))
+        handle = self._known.get(user_id)
+        if handle is None:
+            handle = self._known[user_id] = await self._lane.submit((user_id, wanted_handle))
+        return handle
 
     async def by_handle(self, handle: str) -> str | None:
         """Return the id of the profile with this handle."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -290,3 +292,39 @@ async def test_what_was_given_up_is_not_stored_later(dsn: str, monkeypatch: pyte
         await writer.write(chat.draft("after"), told)
     assert [text for text, _, where in chat.rows() if where == chat.conversations[0]] == ["before", "after"]
     assert told.texts == ["before", "elsewhere", "after"]
+
+
+async def test_settled_tells_what_was_unknown(dsn: str) -> None:
+    """Whoever reads the store and then waits until all is settled finds nothing there that is told later again."""
+    chat, told = Chat(dsn), Told()
+    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=0.5) as writer:
+        proxy.lose_reply_to(b"the text", then=proxy.refuse)
+        assert await refused(writer, chat.draft("the text"), told) is ErrorCode.STORE_UNAVAILABLE
+        with pytest.raises(AppError):
+            await writer.settled()
+        await proxy.open()
+        await writer.settled()
+        assert told.texts == ["the text"]
+        await writer.stop()
+
+
+async def test_a_frozen_backend_is_not_taken_for_ended(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may commit when it thaws: until then nothing else is stored, for that might be told out of its place."""
+    monkeypatch.setattr(storage.message_writer, "_ASK_AGAIN_S", 0.05)
+    chat, told = Chat(dsn, conversations=2), Told()
+    async with writing(dsn, deadline_s=2.5) as writer:
+        with closing(psycopg2.connect(dsn)) as other, other.cursor() as cursor:
+            cursor.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", (chat.conversations[0],))
+            late = asyncio.create_task(refused(writer, chat.draft("late"), told))
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            await until(lambda: sql(dsn, waiting))
+            ((pid,),) = sql(dsn, waiting)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert await late is ErrorCode.STORE_UNAVAILABLE
+                other.rollback()
+                assert await refused(writer, chat.draft("early", conversation=1), told) is ErrorCode.STORE_UNAVAILABLE
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        await writer.write(chat.draft("after"), told)
+    assert sorted(told.texts) == sorted(text for text, _, _ in chat.rows())
