@@ -29,6 +29,8 @@ _HTTP_MESSAGES = {
 class BaseHandler(web.RequestHandler):
     """Of REST handlers and sockets alike. Tornado's own logging of requests is replaced: it would show tokens."""
 
+    __slots__ = ("address", "context", "identity", "request_id", "started_at")
+
     context: Context
 
     def initialize(self, context: Context) -> None:

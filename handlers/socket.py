@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import structlog
 from tornado import websocket
-from tornado.httputil import HTTPHeaders
 
 from connections.connection import Connection
 from connections.limits import rate_limited
@@ -30,7 +29,6 @@ SUBPROTOCOL = "bountyexpo.v1"
 _BEARER_PROTOCOL = "bearer."
 
 # Shared by all sockets whose handshake is over; nobody writes to them.
-_NO_HEADERS = HTTPHeaders()
 _NO_ARGUMENTS: dict[str, list[bytes]] = {}
 
 # Frames of one socket that wait while an earlier one is acted on, and their bytes in all.
@@ -50,6 +48,17 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
 
     Frames are taken in without waiting, so pings are answered whatever the store does, and acted on in order.
     """
+
+    # Of what is left when the handshake is over, the instance's dict is the largest part: this keeps it small.
+    __slots__ = (
+        "_bad_frames",
+        "_inbox",
+        "_inbox_bytes",
+        "_limited_at",
+        "_limited_since",
+        "_refusal",
+        "connection",
+    )
 
     decoder: ClassVar[FrameDecoder[Any]]
     actions: ClassVar[dict[type[ClientFrame], Action]]
@@ -150,7 +159,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
     def _forget_handshake(self) -> None:
         """Let go of what only the handshake needed: of an idle socket's memory it is a third, the token included."""
         request = self.request
-        request.headers = _NO_HEADERS
+        request.headers.clear()  # Tornado holds them elsewhere too
         request.arguments = request.query_arguments = request.body_arguments = _NO_ARGUMENTS
         request.uri = request.path
         request.query = ""

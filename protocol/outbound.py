@@ -3,8 +3,9 @@
 A frame from server to client is not masked (RFC 6455, section 5.1), so one encoding serves every recipient.
 """
 
+import os
 import struct
-import uuid
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,10 +33,9 @@ def timestamp(moment: datetime | None = None) -> str:
 
 def new_id() -> str:
     """Return a fresh UUID in canonical form, rising with time (RFC 9562, version 7) so that index pages stay warm."""
-    millis = int(datetime.now(UTC).timestamp() * 1000)
-    random = uuid.uuid4().int
-    value = (millis << 80) | (0x7 << 76) | (random & (0xFFF << 64)) | (0b10 << 62) | (random & ((1 << 62) - 1))
-    return str(uuid.UUID(int=value))
+    at = f"{time.time_ns() // 1_000_000:012x}"
+    tail = os.urandom(10).hex()
+    return f"{at[:8]}-{at[8:]}-7{tail[:3]}-{'89ab'[int(tail[3], 16) & 3]}{tail[4:7]}-{tail[7:19]}"
 
 
 class ServerFrame(Struct, tag_field="type", rename="camel", kw_only=True):

@@ -333,7 +333,8 @@ def session_dsn(dsn: str, deadline_s: float) -> str:
         f"-c statement_timeout={millis} -c lock_timeout={millis} -c idle_in_transaction_session_timeout={millis * 3}"
         # An abandoned backend ends soon instead of working on for nobody.
         f" -c client_connection_check_interval={_CLIENT_CHECK_MS}"
-        " -c plan_cache_mode=force_generic_plan -c timezone=UTC"
+        # A plan made while a table is small is kept when it has grown: never one that reads it whole.
+        " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c timezone=UTC"
     )
     return psycopg2.extensions.make_dsn(
         dsn, options=options, application_name="bountyexpo-realtime", keepalives_idle=10, keepalives_interval=5

@@ -72,11 +72,11 @@ _INSERT = Statement(
             ON p.conversation_id = i.conversation_id AND p.user_id = i.sender_id
         WHERE NOT EXISTS (SELECT FROM known k WHERE k.n = i.n)
     ), locked AS (
-        SELECT c.id, c.last_seq, greatest(clock_timestamp(), c.updated_at) AS at FROM conversations c
-        WHERE c.id IN (SELECT conversation_id FROM allowed WHERE sound) ORDER BY c.id FOR NO KEY UPDATE
+        SELECT a.*, c.last_seq, greatest(clock_timestamp(), c.updated_at) AS at
+        FROM allowed a JOIN conversations c ON c.id = a.conversation_id
+        WHERE a.sound ORDER BY c.id, a.n FOR NO KEY UPDATE OF c
     ), placed AS (
-        SELECT a.*, l.at, l.last_seq + row_number() OVER (PARTITION BY a.conversation_id ORDER BY a.n) AS seq
-        FROM allowed a JOIN locked l ON l.id = a.conversation_id WHERE a.sound
+        SELECT l.*, l.last_seq + row_number() OVER (PARTITION BY l.conversation_id ORDER BY l.n) AS seq FROM locked l
     ), moved AS (
         UPDATE conversations c SET last_seq = top.seq, updated_at = top.at
         FROM (SELECT conversation_id, max(seq) AS seq, max(at) AS at FROM placed GROUP BY 1) top

@@ -235,3 +235,11 @@ async def test_subscribe_info(server: Server) -> None:
     assert set(body["events"]["connection"]) == set(greeting) - {"type"}
     await server.bounty()
     assert set(await client.get("bounty.status")) - {"type"} <= set(body["events"]["bounty.status"])
+
+
+async def test_head_and_allow(server: Server) -> None:
+    """HEAD answers as GET does, without the body; 405 says in Allow what is taken."""
+    assert (await server.rest("HEAD", "/health")).status == 200
+    assert (await server.rest("HEAD", "/nowhere")).status == 404
+    answer = await server.rest("POST", "/health")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")

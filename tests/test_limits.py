@@ -43,6 +43,35 @@ async def test_sockets_of_a_user(start: Start) -> None:
     await server.messages(user)
 
 
+async def test_attempts_of_a_user_with_too_many_sockets(start: Start) -> None:
+    """CONNECT_RATE_PER_10S holds for a user past their cap too, with HTTP 429; within it a user is not counted."""
+    server = await start(max_connections_per_user=1, connect_rate_per_10s=2)
+    user = await server.person()
+    for _ in range(5):
+        await leaves(server, await server.messages(user))
+    await server.messages(user)
+    for _ in range(2):
+        await refused(server, token=token(user))
+    with pytest.raises(HTTPClientError) as error:
+        await server.socket("/events/subscribe", token=token(user))
+    assert error.value.code == 429
+
+
+async def test_frames_that_wait(server: Server) -> None:
+    """What a socket sends while the store is slow waits within bounds of bytes; the rest is RATE_LIMITED."""
+    alice, _, chat = await server.pair()
+    client = await server.messages(alice)
+    with server.locked("conversations"):
+        for number in range(8):
+            text = "x" * 60_000 if number else "first"
+            await client.send("message.send", conversationId=chat, text=text, clientMessageId=str(number))
+        for _ in range(3):
+            await client.error("RATE_LIMITED")
+    await client.get("message.ack", clientMessageId="0")
+    for _ in range(4):
+        await client.error("INVALID_TEXT")
+
+
 async def test_sockets_of_an_address(start: Start) -> None:
     """MAX_CONNECTIONS_PER_IP counts only those without a valid token; a closed socket frees its place."""
     server = await start(max_connections_per_ip=2)

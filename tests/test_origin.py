@@ -129,6 +129,8 @@ async def test_forwarded_for_is_read_from_its_end(start: Callable[..., Any]) -> 
         (("198.51.100.7", "unknown"), "127.0.0.1"),
         (("",), "127.0.0.1"),
         (("::ffff:198.51.100.7",), "198.51.100.7"),
+        (("198.51.100.7:4711",), "198.51.100.7"),
+        (("[2001:db8::7]:4711",), "2001:db8::/64"),
     ):
         assert await seen_as(server, *chain) == address, chain
 
