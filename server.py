@@ -81,7 +81,7 @@ def _serve(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while starting: what was begun is ended
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        dsn = embedded.dsn() if embedded else _reachable(settings)
+        dsn = _reachable(settings, embedded.dsn() if embedded else settings.database_url or "")
         if settings.production:
             missing = pending(dsn)
             if missing:
@@ -161,7 +161,7 @@ def _print_banner(settings: Settings, port: int, embedded: EmbeddedPostgres | No
 def _migrate(settings: Settings) -> int:
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        applied = migrate(embedded.dsn() if embedded else _reachable(settings))
+        applied = migrate(_reachable(settings, embedded.dsn() if embedded else settings.database_url or ""))
     finally:
         if embedded:
             embedded.stop()
@@ -235,7 +235,9 @@ def _psql(settings: Settings, arguments: list[str]) -> int:
 def _find_user(settings: Settings, handle: str) -> str:
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        user_id = seed.user_id_of(embedded.dsn() if embedded else _reachable(settings), handle)
+        user_id = seed.user_id_of(
+            _reachable(settings, embedded.dsn() if embedded else settings.database_url or ""), handle
+        )
     finally:
         if embedded:
             embedded.stop()
@@ -264,18 +266,17 @@ def _data_dir(settings: Settings) -> Path:
     return directory
 
 
-def _reachable(settings: Settings) -> str:
+def _reachable(settings: Settings, dsn: str) -> str:
     """Return the database's address once it answers; wait for it, saying so, for STARTUP_TIMEOUT_S."""
-    assert settings.database_url is not None
     give_up = time.monotonic() + settings.startup_timeout_s
     said = False
     while True:
         try:
-            check_reachable(settings.database_url)
-            return settings.database_url
+            check_reachable(dsn)
+            return dsn
         except Unreachable as error:
             if time.monotonic() >= give_up:
-                raise Refused(f"PostgreSQL at DATABASE_URL can't be reached: {error}") from error
+                raise Refused(f"PostgreSQL can't be reached: {error}") from error
             if not said:
                 log.warning("database.waiting", seconds=settings.startup_timeout_s, reason=str(error))
                 said = True
