@@ -81,7 +81,7 @@ def _serve(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while starting: what was begun is ended
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        dsn = _reachable(settings, embedded.dsn() if embedded else settings.database_url or "")
+        dsn = _reachable(settings, embedded)
         if settings.production:
             missing = pending(dsn)
             if missing:
@@ -161,7 +161,7 @@ def _print_banner(settings: Settings, port: int, embedded: EmbeddedPostgres | No
 def _migrate(settings: Settings) -> int:
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        applied = migrate(_reachable(settings, embedded.dsn() if embedded else settings.database_url or ""))
+        applied = migrate(_reachable(settings, embedded))
     finally:
         if embedded:
             embedded.stop()
@@ -235,9 +235,7 @@ def _psql(settings: Settings, arguments: list[str]) -> int:
 def _find_user(settings: Settings, handle: str) -> str:
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        user_id = seed.user_id_of(
-            _reachable(settings, embedded.dsn() if embedded else settings.database_url or ""), handle
-        )
+        user_id = seed.user_id_of(_reachable(settings, embedded), handle)
     finally:
         if embedded:
             embedded.stop()
@@ -266,8 +264,9 @@ def _data_dir(settings: Settings) -> Path:
     return directory
 
 
-def _reachable(settings: Settings, dsn: str) -> str:
+def _reachable(settings: Settings, embedded: EmbeddedPostgres | None) -> str:
     """Return the database's address once it answers; wait for it, saying so, for STARTUP_TIMEOUT_S."""
+    dsn = embedded.dsn() if embedded else settings.database_url or ""
     give_up = time.monotonic() + settings.startup_timeout_s
     said = False
     while True:
