@@ -25,8 +25,8 @@ format: setup-dev  ## Put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev  ## Measure speed and memory (QUICK=1 for a short run)
-	$(BIN)/python -m bench $(if $(QUICK),--quick)
+bench: setup-dev  ## Measure speed and memory (QUICK=1: a short run; GROWTH=n stored messages; CHART=1)
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(GROWTH),--growth $(GROWTH)) $(if $(CHART),--chart)
 
 chaos: setup-dev  ## Ten minutes of faults, then check every promise (SECONDS=… SEED=… to change)
 	$(BIN)/python -m chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
@@ -53,7 +53,7 @@ lock: setup-dev  ## Pin the newest versions in the requirements files
 		  echo "# Made by: make lock"; cat $$name.lock; } > $$name.txt; rm $$name.lock; done
 
 clean:  ## Remove the environment, caches and the development data
-	rm -rf $(VENV) .data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache conformance/.autobahn conformance/.reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A half-made environment is never mistaken for a whole one: the mark comes last.

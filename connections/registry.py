@@ -140,7 +140,9 @@ class Registry:
     # The event stream
 
     def subscribe(self, connection: Connection, topics: set[str] | None) -> None:
-        """Give a connection the event stream, all of it or narrowed to ``topics``."""
+        """Give a connection the event stream, all of it or narrowed to ``topics``; one that has closed gets nothing."""
+        if connection.id not in self.connections:  # it would be kept for ever
+            return
         for topic in connection.topics or ():
             _discard(self._topics, topic, connection)
         connection.topics = topics

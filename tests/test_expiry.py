@@ -9,6 +9,12 @@ from services import expiry
 from tests.harness import Client, Server, token
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for expired tokens more often than usual."""
+    monkeypatch.setattr(expiry, "_LOOK_S", 0.02)
+
+
 async def device(server: Server, user: str, *, lives_s: float, **claims: object) -> Client:
     """Open a device whose token expires in ``lives_s`` seconds."""
     client = await server.socket("/messages/subscribe", token=token(user, exp=int(time.time() + lives_s), **claims))
@@ -21,13 +27,13 @@ async def test_a_token_about_to_expire_is_announced_once(server: Server) -> None
     client = await device(server, await server.person(), lives_s=30)
     frame = await client.get("auth.expiring")
     assert frame["expiresAt"].endswith(".000Z")
-    await client.nothing("auth.expiring", within=1.2)
+    await client.nothing("auth.expiring", within=0.3)
 
 
 async def test_a_token_that_lives_long_is_not_announced(server: Server) -> None:
     """auth.expiring does not come earlier."""
     client = await device(server, await server.person(), lives_s=90)
-    await client.nothing("auth.expiring", within=1.2)
+    await client.nothing("auth.expiring", within=0.3)
 
 
 async def test_an_expired_token_closes_the_socket(server: Server) -> None:
