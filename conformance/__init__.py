@@ -1,0 +1,1 @@
+"""WebSocket conformance: RFC 6455 against an echo socket on the server's own base class. Not part of the server."""
