@@ -13,7 +13,7 @@ run: setup  ## Serve on http://127.0.0.1:3001, with an embedded PostgreSQL
 	@exec $(BIN)/python server.py
 
 test: setup-dev  ## Run every test, on an embedded PostgreSQL of its own
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: setup-dev  ## ruff, mypy --strict and the layers
 	$(BIN)/ruff check .
