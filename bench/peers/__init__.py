@@ -1,0 +1,1 @@
+"""The peers, each written as its own users would write it, from its own documentation."""
