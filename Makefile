@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test lint format setup setup-dev lock bench chaos conformance fuzz clean
+.PHONY: help run test lint format setup setup-dev lock bench soak chaos conformance fuzz clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -36,6 +36,9 @@ conformance: setup-dev  ## Try the WebSocket protocol itself (QUICK=1: without l
 
 fuzz: setup-dev  ## Send 200,000 broken and hostile inputs to a real server (INPUTS=n, SEED=n)
 	$(BIN)/python -m fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
+
+soak: setup-dev  ## Hold 10,000 connections for ten minutes, with messages going
+	$(BIN)/python -m bench.soak
 
 setup: $(VENV)/.runtime  ## Install what the server needs into .venv
 

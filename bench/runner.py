@@ -84,7 +84,7 @@ class Runner:
     def _run(self, contestant: Contestant, jobs: list[tuple[str, dict[str, Any]]], figures: Figures) -> None:
         port = processes.free_port()
         world.run(self._postgres.dsn(), "CHECKPOINT")
-        environment = {"PORT": str(port), **self._environment(contestant)}
+        environment = {"PORT": str(port), **self.environment(contestant)}
         with processes.server(contestant.name, contestant.command, environment, port) as pid:
             for scenario, each in jobs:
                 name = f"{scenario} {each['name']}"
@@ -104,7 +104,7 @@ class Runner:
                     print(f"  {contestant.label}: {name} failed: {reason(error)}", flush=True)
                 processes.wait_until_idle(pid)
 
-    def _environment(self, contestant: Contestant) -> dict[str, str]:
+    def environment(self, contestant: Contestant) -> dict[str, str]:
         """Return the environment: our server takes an address, libpq's variables serve all the others."""
         dsn = self._postgres.dsn(database(contestant))
         host = parse_qs(urlsplit(dsn).query)["host"][0]
