@@ -156,6 +156,27 @@ async def test_it_starts_and_stops(serve: Callable[[], Serving], data_dir: Path)
     assert (data_dir / "jwt-secret").stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_second_signal_ends_it_at_once(serve: Callable[[], Serving], data_dir: Path) -> None:
+    """A client that does not answer the close holds up a draining server; a second SIGTERM does not wait for it."""
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port)) as silent:
+        silent.sendall(
+            b"GET /events/subscribe HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        heard = b""
+        while b'"connection"' not in heard:
+            heard += silent.recv(4096)
+        server.process.send_signal(signal.SIGTERM)
+        while b'"server.draining"' not in heard:
+            heard += silent.recv(4096)
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_S) == 0
+    assert time.monotonic() - started < 3, "it waited for the client"
+    assert postmaster(data_dir) is None
+
+
 async def test_an_acked_message_survives_kill_9(serve: Callable[[], Serving], data_dir: Path) -> None:
     """And the PostgreSQL that was left running is taken over, and stopped in the end."""
     server = serve()
