@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_readme() -> None:
-    """The table names each, and the defaults of those with a row of their own."""
+    """The table names each."""
     names = [field.name.upper() for field in msgspec.structs.fields(Settings)]
     assert [name for name in names if f"`{name}`" not in README] == []
 
