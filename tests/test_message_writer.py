@@ -116,6 +116,32 @@ async def test_a_listener_that_fails_spoils_nothing(dsn: str) -> None:
     assert told.texts == ["b"]
 
 
+@pytest.mark.parametrize("together", [1, 7], ids=["by themselves", "in one batch"])
+async def test_a_draft_has_the_same_fate_by_itself_and_in_a_batch(dsn: str, together: int) -> None:
+    """Written, an answer, known under another conversation, a stranger's, an answer to nothing, and to elsewhere."""
+    chat, told = Chat(dsn, conversations=2), Told()
+    async with writing(dsn) as writer:
+        first = await writer.write(chat.draft("first", key="first"), told)
+        answer, nothing, elsewhere = (
+            chat.draft("answer"),
+            chat.draft("nothing"),
+            chat.draft("elsewhere", conversation=1),
+        )
+        answer.reply_to, nothing.reply_to, elsewhere.reply_to = first.message_id, STRANGER, first.message_id
+        stranger = Draft(**{**_fields(chat.draft("stranger")), "sender_id": STRANGER})
+        again = chat.draft("again", key="first", conversation=1)
+        drafts = [chat.draft("plain"), answer, again, stranger, nothing, elsewhere, chat.draft("last", conversation=1)]
+        fates: list[object] = []
+        for start in range(0, len(drafts), together):
+            writes = [writer.write(draft, told) for draft in drafts[start : start + together]]
+            for end in await asyncio.gather(*writes, return_exceptions=True):
+                fates.append((end.seq, end.duplicate) if isinstance(end, Stored) else getattr(end, "code", end))
+    unknown = ErrorCode.UNKNOWN_MESSAGE
+    assert fates == [(2, False), (3, False), (1, True), ErrorCode.NOT_PARTICIPANT, unknown, unknown, (1, False)]
+    assert sorted(told.texts) == ["answer", "first", "last", "plain"]
+    assert {tuple(sorted(stored.participant_ids)) for _, stored in told.messages} == {tuple(sorted(chat.people))}
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_seq_has_no_gap_however_many_write(dsn: str, seed: int) -> None:
     """Two servers, several conversations, keys sent again, refusals between: each server tells its own in order."""
