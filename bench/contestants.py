@@ -36,7 +36,7 @@ OURS = Contestant(
     name="ours",
     label="BountyExpo Realtime",
     command=[sys.executable, "server.py"],
-    scenarios=(*CHAT, "replay"),
+    scenarios=(*CHAT, "crowd", "replay"),
     rest=True,
     publishes_over_rest=True,
     environment={
@@ -129,6 +129,9 @@ def options(scenario: str, contestant: Contestant, *, quick: bool) -> list[dict[
         case "memory":
             steps = [1000] if quick else [5000, 10_000]
             return [{"name": "idle", "steps": steps}]
+        case "crowd":
+            crowd = {"subscribers": 9000, "pairs": 500, "rate": 1000, "every_s": 1.0, "warm_s": 2.0, "seconds": 10.0}
+            return [] if quick else [{"name": "10000", **crowd}]
         case "replay":
             return [{"name": "1000", "times": 3 if quick else 10}]
         case _:

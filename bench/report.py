@@ -48,6 +48,14 @@ _SHOWN: dict[str, list[tuple[str, str, bool | None]]] = {
         ("p50_ms", "ms for all", False),
         ("server_us", "µs CPU a message", False),
     ],
+    "crowd": [
+        ("p50_ms", "ms p50 of chat", False),
+        ("p99_ms", "ms p99 of chat", False),
+        ("max_ms", "ms at most", False),
+        ("messages_per_s", "messages/s", True),
+        ("missing", "messages missing", False),
+        ("events_received_part", "of the events received", None),
+    ],
     "mixed": [
         ("p99_ms", "ms p99 of chat", False),
         ("p99_ms_without", "ms p99 without events", False),
@@ -62,6 +70,7 @@ _TITLES = {
     "connects": "{} authenticated connects at once",
     "memory": "Memory, {} authenticated connections",
     "replay": "Replay of {} missed messages",
+    "crowd": "{} connections, 1,000 messages/s, an event a second to all",
     "mixed": "Chat of 16 in flight while events go out to {}",
 }
 _GROWING = {"messages": "stored messages", "conversations": "conversations"}

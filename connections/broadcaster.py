@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from connections.connection import Connection
 
-# A fan-out holds the loop for about this long, then lets everybody else have a turn.
-_TURN_S = 0.004
+# A fan-out holds the loop for about this long, then lets everybody else have a turn. A chat message takes several turns
+# of the loop, so it waits several times this; a turn itself costs tens of microseconds.
+_TURN_S = 0.001
 # Sends between two looks at the clock; at about 5 µs a send a look costs nothing, and the turn is kept.
-_SENDS_A_LOOK = 64
+_SENDS_A_LOOK = 32
 
 
 class Broadcaster:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bench.load.job import Job
-from bench.scenarios import chat, connects, fan_out, group, growth, memory, mixed, replay
+from bench.scenarios import chat, connects, crowd, fan_out, group, growth, memory, mixed, replay
 
 SCENARIOS: dict[str, Callable[[Job], dict[str, float]]] = {
     "fan_out": fan_out.run,
@@ -13,5 +13,6 @@ SCENARIOS: dict[str, Callable[[Job], dict[str, float]]] = {
     "memory": memory.run,
     "replay": replay.run,
     "mixed": mixed.run,
+    "crowd": crowd.run,
     "growth": growth.run,
 }
