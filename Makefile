@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test lint format setup setup-dev lock bench soak chaos conformance fuzz clean
+.PHONY: help run test lint format setup setup-dev lock docs verify bench soak chaos conformance fuzz clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -24,6 +24,12 @@ lint: setup-dev  ## ruff, mypy --strict and the layers
 format: setup-dev  ## Put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup  ## Write docs/openapi.json and docs/asyncapi.json from the types
+	$(BIN)/python -m documents
+
+verify: setup  ## Check a whole server and write the report (URL=… one that runs; TOKEN= OTHER_TOKEN=, or SECRET=; QUICK=1)
+	$(BIN)/python -m verify $(if $(URL),--url $(URL)) $(if $(QUICK),--quick)
 
 bench: setup-dev  ## Measure speed and memory (QUICK=1: a short run; GROWTH=n stored messages; CHART=1)
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(GROWTH),--growth $(GROWTH)) $(if $(CHART),--chart)

@@ -16,6 +16,8 @@ from connections.broadcaster import Broadcaster
 from connections.heartbeat import Heartbeat
 from connections.limits import ConnectionLimits, RateLimiter
 from connections.registry import Registry
+from documents.routes import Route
+from documents.store import Documents
 from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
 from handlers.context import Context
 from handlers.conversations import (
@@ -25,6 +27,7 @@ from handlers.conversations import (
     MessageStatusHandler,
     TypingHandler,
 )
+from handlers.documents import AsyncApiHandler, OpenApiHandler
 from handlers.events import EventsHandler, SubscribeInfoHandler
 from handlers.health import (
     DetailedHealthHandler,
@@ -68,6 +71,28 @@ _MAX_READ_BUFFER_BYTES = 1024 * 1024
 _HEALTH_DEADLINE_S = 2.0
 
 _ID = r"([^/]+)"
+
+# Every address that is answered. The documents are made from it.
+ROUTES = [
+    Route(r"/events/subscribe", EventsHandler),
+    Route(r"/messages/subscribe", MessagesSocketHandler),
+    Route(r"/api/conversations", ConversationsHandler),
+    Route(rf"/api/conversations/{_ID}", ConversationHandler),
+    Route(rf"/api/conversations/{_ID}/messages", MessagesHandler),
+    Route(rf"/api/conversations/{_ID}/messages/status", MessageStatusHandler),
+    Route(rf"/api/conversations/{_ID}/typing", TypingHandler),
+    Route(r"/api/bounties", BountiesHandler),
+    Route(rf"/api/bounties/{_ID}", BountyHandler),
+    Route(rf"/api/bounties/{_ID}/status", BountyStatusHandler),
+    Route(r"/health", HealthHandler),
+    Route(r"/health/detailed", DetailedHealthHandler),
+    Route(r"/events/stats", EventsStatsHandler),
+    Route(r"/messages/stats", MessagesStatsHandler),
+    Route(r"/events/subscribe-info", SubscribeInfoHandler),
+    Route(r"/", IndexHandler),
+    Route(r"/docs/openapi\.json", OpenApiHandler),
+    Route(r"/docs/asyncapi\.json", AsyncApiHandler),
+]
 
 
 class App:
@@ -147,6 +172,7 @@ class App:
             stored_conversations=stored_conversations,
             stored_messages=stored_messages,
             profiles=profiles.Profiles(self.database, deadline_s=deadline_s),
+            document=Documents(ROUTES, VERSION).read,
         )
         self.http = httpserver.HTTPServer(
             self._web_application(),
@@ -213,26 +239,8 @@ class App:
 
     def _web_application(self) -> web.Application:
         given: dict[str, Any] = {"context": self.context}
-        routes = [
-            (r"/events/subscribe", EventsHandler),
-            (r"/messages/subscribe", MessagesSocketHandler),
-            (r"/api/conversations", ConversationsHandler),
-            (rf"/api/conversations/{_ID}", ConversationHandler),
-            (rf"/api/conversations/{_ID}/messages", MessagesHandler),
-            (rf"/api/conversations/{_ID}/messages/status", MessageStatusHandler),
-            (rf"/api/conversations/{_ID}/typing", TypingHandler),
-            (r"/api/bounties", BountiesHandler),
-            (rf"/api/bounties/{_ID}", BountyHandler),
-            (rf"/api/bounties/{_ID}/status", BountyStatusHandler),
-            (r"/health", HealthHandler),
-            (r"/health/detailed", DetailedHealthHandler),
-            (r"/events/stats", EventsStatsHandler),
-            (r"/messages/stats", MessagesStatsHandler),
-            (r"/events/subscribe-info", SubscribeInfoHandler),
-            (r"/", IndexHandler),
-        ]
         return web.Application(
-            [(pattern, handler, given) for pattern, handler in routes],
+            [(route.pattern, route.handler, given) for route in ROUTES],
             default_handler_class=NotFoundHandler,
             default_handler_args=given,
             # Tornado's own access log holds the whole address, and so the token in the query.

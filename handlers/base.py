@@ -12,6 +12,7 @@ import structlog
 from tornado import web
 
 from handlers.context import Context, subscriber
+from protocol.answers import Failure
 from protocol.codes import AppError, ErrorCode
 from protocol.outbound import encode_body, new_id
 from services.auth import Identity
@@ -98,12 +99,12 @@ class BaseHandler(web.RequestHandler):
         if error.code.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer(
-            {
-                "error": error.code.name.replace("_", " ").capitalize(),
-                "message": error.message,
-                "code": error.code.name,
-                "requestId": self.request_id,
-            }
+            Failure(
+                error=error.code.name.replace("_", " ").capitalize(),
+                message=error.message,
+                code=error.code.name,
+                request_id=self.request_id,
+            )
         )
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
 from tornado.httputil import HTTPServerRequest
@@ -55,6 +55,8 @@ class Context(Struct, kw_only=True):
     stored_conversations: StoredConversations
     stored_messages: StoredMessages
     profiles: Profiles
+    # A document of the API by its name.
+    document: Callable[[str], bytes]
 
     def client_address(self, peer: str, forwarded_for: str | None) -> str:
         """Return the client's address: the peer's, or where a trusted proxy says that the request came from.

@@ -1,24 +1,31 @@
 """Conversations and their messages over REST."""
 
+from handlers.operation import operation
 from handlers.rest import RestHandler
+from protocol.answers import Conversations, CountedPagination, Done, Marked, Messages, OneConversation, OneMessage
 from protocol.codes import AppError, ErrorCode, not_participant
-from protocol.inbound import MarkMessages, NewConversation, NewMessage, SetTyping
+from protocol.inbound import HistoryQuery, MarkMessages, NewConversation, NewMessage, SetTyping
 from protocol.outbound import Message, new_id, timestamp
 from storage.message_writer import Draft
 
-_MAX_PAGE_SIZE = 200
-_MAX_SEQ = 10**18 - 1
 _MAX_KEY_CHARS = 64
 
 
 class ConversationsHandler(RestHandler):
     """``/api/conversations``"""
 
+    @operation(answer=Conversations)
     async def get(self) -> None:
         """List the user's conversations, latest first."""
         conversations = await self.context.stored_conversations.visible_to(await self.known_user())
-        self.answer({"conversations": conversations})
+        self.answer(Conversations(conversations=conversations))
 
+    @operation(
+        answer=OneConversation,
+        statuses=(201, 200),
+        body=NewConversation,
+        errors=(ErrorCode.UNKNOWN_USER, ErrorCode.NOT_FOUND),
+    )
     async def post(self) -> None:
         """Make a conversation, or find the one that two people have."""
         body = self.body(NewConversation)
@@ -30,12 +37,13 @@ class ConversationsHandler(RestHandler):
             user_id, sorted(others), body.bounty_id, is_group=body.is_group or len(others) > 1
         )
         conversation.existing = not is_new
-        self.answer({"conversation": conversation}, 201 if is_new else 200)
+        self.answer(OneConversation(conversation=conversation), 201 if is_new else 200)
 
 
 class ConversationHandler(RestHandler):
     """``/api/conversations/{id}``"""
 
+    @operation(answer=None, statuses=(204,), errors=(ErrorCode.NOT_PARTICIPANT,))
     async def delete(self, conversation: str) -> None:
         """Hide it from the user until its next message."""
         conversation_id = self.id_of(conversation, "id")
@@ -46,25 +54,33 @@ class ConversationHandler(RestHandler):
 class MessagesHandler(RestHandler):
     """``/api/conversations/{id}/messages``"""
 
+    @operation(answer=Messages, query=HistoryQuery, errors=(ErrorCode.NOT_PARTICIPANT,))
     async def get(self, conversation: str) -> None:
         """Return a page of history."""
-        conversation_id = self.id_of(conversation, "id")
-        page = self.number("page", 1, 1, 10**9)
-        limit = self.number("limit", 50, 1, _MAX_PAGE_SIZE)
-        before, after = self.number("before", 0, 0, _MAX_SEQ), self.number("after", -1, 0, _MAX_SEQ)
-        store = self.context.stored_messages
-        if self.get_query_argument("before", None) is not None:
-            messages, total = await store.before(conversation_id, self.user_id, before, limit)
+        conversation_id, query = self.id_of(conversation, "id"), self.query(HistoryQuery)
+        page, limit, store = query.page, query.limit, self.context.stored_messages
+        if query.before is not None:
+            messages, total = await store.before(conversation_id, self.user_id, query.before, limit)
             has_more = bool(messages) and messages[0].seq > 1
-        elif self.get_query_argument("after", None) is not None:
-            messages, total = await store.after(conversation_id, self.user_id, after, limit)
+        elif query.after is not None:
+            messages, total = await store.after(conversation_id, self.user_id, query.after, limit)
             has_more = bool(messages) and messages[-1].seq < total
         else:
             messages, total = await store.page(conversation_id, self.user_id, page, limit)
             has_more = total > page * limit
-        pagination = {"page": page, "limit": limit, "total": total, "hasMore": has_more}
-        self.answer({"messages": messages, "pagination": pagination})
+        pagination = CountedPagination(page=page, limit=limit, total=total, has_more=has_more)
+        self.answer(Messages(messages=messages, pagination=pagination))
 
+    @operation(
+        answer=OneMessage,
+        statuses=(201,),
+        body=NewMessage,
+        headers={
+            "Idempotency-Key": "The message's key, where the body has no `clientMessageId`: 1 to 64 characters",
+            "X-Connection-Id": "The sender's own socket: their other ones get the message too, this one does not",
+        },
+        errors=(ErrorCode.NOT_PARTICIPANT, ErrorCode.UNKNOWN_MESSAGE, ErrorCode.INVALID_TEXT),
+    )
     async def post(self, conversation: str) -> None:
         """Send a message."""
         conversation_id = self.id_of(conversation, "id")
@@ -83,7 +99,7 @@ class MessagesHandler(RestHandler):
         stored = await self.context.messaging.send_from_rest(draft, self._connection_id())
         if stored.duplicate:
             pages = await self.context.stored_messages.after(stored.conversation_id, user_id, stored.seq - 1, 1)
-            self.answer({"message": pages[0][0]}, 201)
+            self.answer(OneMessage(message=pages[0][0]), 201)
             return
         created_at = timestamp(stored.created_at)
         message = Message(
@@ -100,7 +116,7 @@ class MessagesHandler(RestHandler):
             status="sent",
             seq=stored.seq,
         )
-        self.answer({"message": message}, 201)
+        self.answer(OneMessage(message=message), 201)
 
     def _idempotency_key(self) -> str | None:
         key = self.request.headers.get("Idempotency-Key")
@@ -118,6 +134,7 @@ class MessagesHandler(RestHandler):
 class MessageStatusHandler(RestHandler):
     """``/api/conversations/{id}/messages/status``"""
 
+    @operation(answer=Marked, body=MarkMessages, errors=(ErrorCode.NOT_PARTICIPANT,))
     async def post(self, conversation: str) -> None:
         """Mark messages delivered or read."""
         conversation_id = self.id_of(conversation, "id")
@@ -125,12 +142,13 @@ class MessageStatusHandler(RestHandler):
         count = await self.context.receipts.mark_ids(
             conversation_id, self.user_id, list(body.message_ids), is_read=body.status == "read"
         )
-        self.answer({"success": True, "updatedCount": count})
+        self.answer(Marked(updated_count=count))
 
 
 class TypingHandler(RestHandler):
     """``/api/conversations/{id}/typing``"""
 
+    @operation(answer=Done, body=SetTyping, errors=(ErrorCode.NOT_PARTICIPANT,))
     async def post(self, conversation: str) -> None:
         """Tell the others that the user started or stopped typing."""
         conversation_id = self.id_of(conversation, "id")
@@ -139,4 +157,4 @@ class TypingHandler(RestHandler):
         if self.user_id not in participants[conversation_id]:
             raise not_participant(conversation_id)
         self.context.typing.set(self.user_id, conversation_id, body.is_typing, None)
-        self.answer({"success": True})
+        self.answer(Done())

@@ -1,17 +1,22 @@
 """``/events/subscribe``: the public stream of bounty changes."""
 
 import re
-from typing import Any
+from typing import Any, get_args
+
+import msgspec
 
 from connections.connection import Connection
+from handlers.operation import operation
 from handlers.rest import RestHandler
 from handlers.socket import SocketHandler
 from protocol import outbound
+from protocol.answers import SubscribeInfo
 from protocol.codes import AppError, ErrorCode
 from protocol.inbound import (
     BOUNTY_STATUSES,
     MAX_TOPICS,
     EventsFrame,
+    EventsQuery,
     FrameDecoder,
     Ping,
     Subscribe,
@@ -25,6 +30,9 @@ class EventsHandler(SocketHandler):
     """One subscriber."""
 
     decoder = FrameDecoder[Any](EventsFrame)
+    takes, sends = EventsFrame, outbound.EventsServerFrame
+    query_type = EventsQuery
+    answers = {Ping: outbound.Pong, Subscribe: outbound.Subscribed, Unsubscribe: outbound.Subscribed}
     public = True
 
     async def opened(self, connection: Connection) -> None:
@@ -97,28 +105,26 @@ class SubscribeInfoHandler(RestHandler):
     authenticate = False
     rate_limited = False
 
+    @operation(answer=SubscribeInfo)
     def get(self) -> None:
-        """Answer."""
+        """Say how to connect to the event stream."""
         scheme = "wss" if self.context.is_secure(self.request) else "ws"
         url = f"{scheme}://{self.request.host}/events/subscribe"
-        self.answer(
-            {
-                "url": url,
-                "authentication": "none needed",
-                "query": {
-                    "bountyId": "only this bounty (may be repeated)",
-                    "lastEventId": "resume after this event",
-                },
-                "events": {
-                    "connection": ["message", "timestamp", "connectionId", "lastEventId", "heartbeatIntervalMs"],
-                    "bounty.status": ["id", "status", "timestamp", "eventId", "replayed"],
-                    "replay.complete": ["count", "lastEventId", "truncated"],
-                    "subscribed": ["bountyIds"],
-                    "pong": ["ts", "timestamp"],
-                    "error": ["code", "message", "timestamp", "requestType", "retryAfterMs"],
-                },
-                "commands": {"ping": ["ts"], "subscribe": ["bountyIds"], "unsubscribe": ["bountyIds"]},
-                "statuses": list(BOUNTY_STATUSES),
-                "example": f"const ws = new WebSocket('{url}'); ws.onmessage = (e) => console.log(JSON.parse(e.data));",
-            }
+        info = SubscribeInfo(
+            url=url,
+            authentication="none needed",
+            query={"bountyId": "only this bounty (may be repeated)", "lastEventId": "resume after this event"},
+            events=_fields(EventsHandler.sends),
+            commands=_fields(EventsFrame),
+            statuses=list(BOUNTY_STATUSES),
+            example=f"const ws = new WebSocket('{url}'); ws.onmessage = (e) => console.log(JSON.parse(e.data));",
         )
+        self.answer(info)
+
+
+def _fields(union: Any) -> dict[str, list[str]]:
+    """Return {type: its fields} of a union of frames."""
+    return {
+        str(kind.__struct_config__.tag): [field.encode_name for field in msgspec.structs.fields(kind)]
+        for kind in get_args(union)
+    }

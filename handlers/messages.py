@@ -20,6 +20,16 @@ class MessagesHandler(SocketHandler):
     """One device of one person."""
 
     decoder = FrameDecoder[Any](MessagesFrame)
+    takes, sends = MessagesFrame, outbound.MessagesServerFrame
+    query_type = inbound.MessagesQuery
+    answers = {
+        inbound.Ping: outbound.Pong,
+        inbound.Join: outbound.Joined,
+        inbound.Leave: outbound.Left,
+        inbound.MessageSend: outbound.MessageAck,
+        inbound.Sync: outbound.SyncComplete,
+        inbound.AuthRefresh: outbound.AuthRefreshed,
+    }
     public = False
     _replaying: asyncio.Task[None] | None = None
 

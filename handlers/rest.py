@@ -3,13 +3,14 @@
 import re
 from typing import ClassVar
 
+import msgspec
 from tornado import web
 
 from connections.limits import rate_limited
 from handlers.base import BaseHandler, nothing_here
 from handlers.context import Context
 from protocol.codes import AppError, ErrorCode
-from protocol.inbound import B, decode_body, parse_id
+from protocol.inbound import B, Q, decode_body, decode_query, parse_id
 from services.auth import auth_required
 
 _EXPOSED_HEADERS = "X-Request-Id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
@@ -20,10 +21,11 @@ _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Connection-I
 class RestHandler(BaseHandler):
     """A REST call.
 
-    ``authenticate`` says whether a token is needed; ``rate_limited`` whether the call counts.
+    ``authenticate`` says whether a token is needed, but for ``open_methods``; ``rate_limited`` whether the call counts.
     """
 
     authenticate: ClassVar[bool] = True
+    open_methods: ClassVar[frozenset[str]] = frozenset()
     rate_limited: ClassVar[bool] = True
 
     def initialize(self, context: Context) -> None:
@@ -48,11 +50,16 @@ class RestHandler(BaseHandler):
         if self.request.method == "OPTIONS":
             return
         try:
-            if self.authenticate:
+            if self.needs_token(self.request.method or ""):
                 self.identity = await self.context.authenticator.identify(self.bearer())
         finally:
             if self.rate_limited:
                 self._count()
+
+    @classmethod
+    def needs_token(cls, method: str) -> bool:
+        """Return whether a call by this method is for people with a token only."""
+        return cls.authenticate and method not in cls.open_methods
 
     def data_received(self, chunk: bytes) -> None:
         self._body_bytes += len(chunk)
@@ -96,15 +103,11 @@ class RestHandler(BaseHandler):
         except ValueError:
             raise AppError(ErrorCode.INVALID_REQUEST, f"`{name}` is wrong: expected a UUID.") from None
 
-    def number(self, name: str, default: int, least: int, most: int) -> int:
-        """Return a whole number of the query. Raises ``AppError`` INVALID_REQUEST naming it."""
-        text = self.get_query_argument(name, None)
-        if text is None:
-            return default
-        if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) and least <= int(text) <= most:
-            return int(text)
-        reason = f"`{name}` is wrong: expected a whole number from {least} to {most}."
-        raise AppError(ErrorCode.INVALID_REQUEST, reason)
+    def query(self, kind: type[Q]) -> Q:
+        """Return the query as ``kind``; what it does not know is left out. Raises ``AppError`` INVALID_REQUEST."""
+        names = [field.encode_name for field in msgspec.structs.fields(kind)]
+        given = {name: self.get_query_argument(name) for name in names if name in self.request.query_arguments}
+        return decode_query(given, kind)
 
     def _check_size(self, size: int) -> None:
         most = self.context.settings.max_body_bytes

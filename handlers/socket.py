@@ -19,8 +19,8 @@ from handlers.context import Context
 from handlers.handshake import check_handshake
 from handlers.websocket_protocol import StrictProtocol
 from protocol.codes import AppError, CloseCode, ErrorCode
-from protocol.inbound import ClientFrame, FrameDecoder, Ping
-from protocol.outbound import Pong, encode, error_frame, new_id, timestamp
+from protocol.inbound import ClientFrame, FrameDecoder, Ping, Query
+from protocol.outbound import Pong, ServerFrame, encode, error_frame, new_id, timestamp
 from services.auth import auth_failed
 
 log = structlog.get_logger()
@@ -61,6 +61,11 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
     )
 
     decoder: ClassVar[FrameDecoder[Any]]
+    # For the documents: the frames that it takes and sends, its query, and the last frame that answers one it takes.
+    takes: ClassVar[Any]
+    sends: ClassVar[Any]
+    query_type: ClassVar[type[Query]]
+    answers: ClassVar[dict[type[ClientFrame], type[ServerFrame]]]
     actions: ClassVar[dict[type[ClientFrame], Action]]
     # Whether a socket without a valid token is let in.
     public: ClassVar[bool]

@@ -9,20 +9,30 @@ from enum import Enum, IntEnum, unique
 
 @unique
 class CloseCode(IntEnum):
-    """Why the server ended a WebSocket, and so what its client should do next."""
+    """Why the server ended a WebSocket: the code, what it means, and what its client should do about reconnecting."""
 
-    NORMAL = 1000  # the client's own close; reconnect as it likes
-    GOING_AWAY = 1001  # the page's own close; reconnect as it likes
-    PROTOCOL_ERROR = 1002  # frames that RFC 6455 forbids, unmasked ones among them; do not reconnect
-    BAD_DATA = 1007  # text that is not UTF-8; do not reconnect
-    TOO_BIG = 1009  # one frame over MAX_FRAME_BYTES; reconnect without it
-    INTERNAL = 1011  # a fault of ours; reconnect with backoff
-    RESTARTING = 1012  # after server.draining; reconnect after reconnectAfterMs
-    TRY_LATER = 1013  # overloaded, or the store is away while connecting; reconnect with backoff
-    BAD_FRAMES = 4400  # more than 20 bad frames in 10 s; do not reconnect
-    UNAUTHORIZED = 4401  # no, bad or expired token; reconnect with a fresh one
-    UNRESPONSIVE = 4408  # heartbeat missed or reading too slowly; reconnect, then sync
-    LIMIT = 4429  # connection limit, or rate limits ignored for long; reconnect with backoff
+    meaning: str
+    reconnect: str
+
+    def __new__(cls, code: int, meaning: str, reconnect: str) -> "CloseCode":
+        """Make the member from its code; the words go with it into the documents."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning, member.reconnect = meaning, reconnect
+        return member
+
+    NORMAL = 1000, "the client's own close", "as it likes"
+    GOING_AWAY = 1001, "the page's own close", "as it likes"
+    PROTOCOL_ERROR = 1002, "frames that RFC 6455 forbids, unmasked ones among them", "no"
+    BAD_DATA = 1007, "text that is not UTF-8", "no"
+    TOO_BIG = 1009, "one frame over MAX_FRAME_BYTES", "yes, without that frame"
+    INTERNAL = 1011, "a fault of the server", "yes, with backoff"
+    RESTARTING = 1012, "the server is restarting, as server.draining said", "yes, after reconnectAfterMs"
+    TRY_LATER = 1013, "overloaded, or the store is away while connecting", "yes, with backoff"
+    BAD_FRAMES = 4400, "more than 20 bad frames in 10 s", "no"
+    UNAUTHORIZED = 4401, "no, bad or expired token", "with a fresh token"
+    UNRESPONSIVE = 4408, "heartbeat missed, or reading too slowly", "yes, then sync"
+    LIMIT = 4429, "connection limit, or rate limits ignored for long", "yes, with backoff"
 
 
 @unique

@@ -1,4 +1,4 @@
-"""What clients send: WebSocket frames and REST bodies, decoded and validated in one step.
+"""What clients send: WebSocket frames, REST bodies and queries, decoded and validated in one step.
 
 A frame is one struct of a tagged union (tag: ``type``), so whoever handles it sees typed fields and never
 a dict. Anything wrong becomes an ``AppError`` that names the field and what was expected.
@@ -6,14 +6,16 @@ a dict. Anything wrong becomes an ``AppError`` that names the field and what was
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from protocol.codes import AppError, ErrorCode
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # msgspec quotes a wrong tag or literal whole: however long it is, control characters and all.
 _QUOTED = re.compile(r"(Invalid (?:enum )?value) ['\"].*?['\"](?= - at `\$[^`]*`\Z|\Z)", re.DOTALL)
@@ -44,6 +46,10 @@ def _decode_custom(kind: type, value: object) -> object:
 # `$` alone would let a newline at the end through.
 ClientKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\ud800-\udfff]*$(?!\n)")]
 MediaUrl = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\ud800-\udfff]+$(?!\n)")]
+# What makes a text wrong has an error of its own, so the services check it; the documents say it with the defaults.
+Text = Annotated[
+    str, Meta(extra_json_schema={"minLength": 1, "maxLength": 4000, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"})
+]
 # `seq` and `eventId` are bigint in Postgres.
 Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 # A ping's `ts` comes back as it was sent: a number or a short string.
@@ -90,7 +96,7 @@ class MessageSend(ClientFrame, tag="message.send", kw_only=True):
     """A chat message to persist and deliver."""
 
     conversation_id: Id
-    text: str
+    text: Text
     client_message_id: ClientKey
     reply_to: Id | None = None
     media_url: MediaUrl | None = None
@@ -109,11 +115,11 @@ class Receipt(ClientFrame, kw_only=True):
 
 
 class MessageDelivered(Receipt, tag="message.delivered", kw_only=True):
-    """Moves the user's delivered cursor."""
+    """Moves the user's delivered cursor to a message of others, named by ``messageId`` or ``seq``."""
 
 
 class MessageRead(Receipt, tag="message.read", kw_only=True):
-    """Moves the user's read cursor, and the delivered one with it."""
+    """Moves the user's read cursor, and the delivered one with it, to a message named by ``messageId`` or ``seq``."""
 
 
 class Sync(ClientFrame, tag="sync", kw_only=True):
@@ -170,7 +176,7 @@ class NewConversation(Body, kw_only=True):
 class NewMessage(Body, kw_only=True):
     """``POST /api/conversations/{id}/messages``"""
 
-    text: str
+    text: Text
     reply_to: Id | None = None
     media_url: MediaUrl | None = None
     client_message_id: ClientKey | None = None
@@ -205,7 +211,48 @@ class ChangeStatus(Body, kw_only=True):
     hunter_id: Id | None = None
 
 
+class Query(Struct, rename="camel", kw_only=True):
+    """Any call's query."""
+
+
+# The largest that `[0-9]{1,18}` can say, and so well within Postgres' bigint.
+QuerySeq = Annotated[int, Meta(ge=0, le=10**18 - 1)]
+PageSize = Annotated[int, Meta(ge=1, le=200)]
+
+
+class HistoryQuery(Query, kw_only=True):
+    """A page of messages: by number, 1 being the newest, or the ``limit`` ones before or after a ``seq``."""
+
+    page: Annotated[int, Meta(ge=1, le=10**9)] = 1
+    limit: PageSize = 50
+    before: QuerySeq | None = None
+    after: QuerySeq | None = None
+
+
+class BountiesQuery(Query, kw_only=True):
+    """A page of bounties, of one status only if it is given."""
+
+    status: BountyStatus | None = None
+    page: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    limit: PageSize = 50
+
+
+class EventsQuery(Query, kw_only=True):
+    """The event stream's: only these bounties (may be repeated); resume after this event."""
+
+    bounty_id: Annotated[list[Id], Meta(max_length=MAX_TOPICS)] | UnsetType = UNSET
+    last_event_id: QuerySeq | UnsetType = UNSET
+
+
+class MessagesQuery(Query, kw_only=True):
+    """The messaging socket's: the token, for who can set no header; ``replay=0`` skips the offline queue."""
+
+    token: str | UnsetType = UNSET
+    replay: Literal["0", "1"] = "1"
+
+
 B = TypeVar("B", bound=Body)
+Q = TypeVar("Q", bound=Query)
 F = TypeVar("F", bound=ClientFrame)
 
 
@@ -277,6 +324,20 @@ def decode_body(body: bytes, kind: type[B]) -> B:
         raise AppError(ErrorCode.INVALID_REQUEST, f"{_reason(error)}.") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _not_json(body, "body", ErrorCode.INVALID_REQUEST) from None
+
+
+def decode_query(given: Mapping[str, str], kind: type[Q]) -> Q:
+    """Return a call's query as ``kind``; raise ``AppError`` INVALID_REQUEST naming the parameter.
+
+    Whole numbers are digits and nothing else.
+    """
+    values = {name: int(text) if _WHOLE.fullmatch(text) else text for name, text in given.items()}
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        expected, _, name = _reason(error).partition(" - at `$.")
+        reason = f"`{name.rstrip('`')}` is wrong: {expected[0].lower()}{expected[1:]}."
+        raise AppError(ErrorCode.INVALID_REQUEST, reason) from None
 
 
 def _not_json(message: str | bytes, what: str, field_error: ErrorCode) -> AppError:

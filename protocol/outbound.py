@@ -7,12 +7,13 @@ import os
 import struct
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from protocol.codes import AppError
+from protocol.codes import AppError, ErrorCode
+from protocol.inbound import BountyStatus
 
 
 def _encode_custom(value: object) -> str:
@@ -38,6 +39,16 @@ def new_id() -> str:
     return f"{at[:8]}-{at[8:]}-7{tail[:3]}-{'89ab'[int(tail[3], 16) & 3]}{tail[4:7]}-{tail[7:19]}"
 
 
+# To Python these are strings, which cost nothing to encode; the documents say more.
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Time = Annotated[
+    str, Meta(extra_json_schema={"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"})
+]
+Code = Annotated[str, Meta(extra_json_schema={"enum": [code.name for code in ErrorCode]})]
+Count = Annotated[int, Meta(ge=0)]
+MessageStatus = Literal["sent", "delivered", "read"]
+
+
 class ServerFrame(Struct, tag_field="type", rename="camel", kw_only=True):
     """Any frame to a client."""
 
@@ -46,67 +57,67 @@ class Connection(ServerFrame, tag="connection", kw_only=True):
     """First frame of the event stream."""
 
     message: str = "Connected to BountyExpo realtime events"
-    timestamp: str
-    connection_id: str
-    last_event_id: int
-    heartbeat_interval_ms: int
+    timestamp: Time
+    connection_id: Uuid
+    last_event_id: Count
+    heartbeat_interval_ms: Count
 
 
 class BountyStatusEvent(ServerFrame, tag="bounty.status", kw_only=True):
     """One committed change of a bounty's status."""
 
-    id: str
-    status: str
-    timestamp: str
-    event_id: int
+    id: Uuid
+    status: BountyStatus
+    timestamp: Time
+    event_id: Count
     replayed: bool | UnsetType = UNSET
 
 
 class EventReplayComplete(ServerFrame, tag="replay.complete", kw_only=True):
     """All that was missed on the event stream has been sent, or the newest part of it when ``truncated``."""
 
-    count: int
-    last_event_id: int
+    count: Count
+    last_event_id: Count
     truncated: bool
 
 
 class Subscribed(ServerFrame, tag="subscribed", kw_only=True):
     """The bounties that the stream is narrowed to now; an empty list means all."""
 
-    bounty_ids: list[str]
+    bounty_ids: list[Uuid]
 
 
 class Pong(ServerFrame, tag="pong", kw_only=True):
     """Answer to ``ping``."""
 
     ts: float | int | str | None
-    timestamp: str
+    timestamp: Time
 
 
 class Connected(ServerFrame, tag="connected", kw_only=True):
     """First frame of the messaging socket."""
 
     message: str = "Connected to BountyExpo messaging"
-    user_id: str
-    conversation_ids: list[str]
-    timestamp: str
-    connection_id: str
-    online_user_ids: list[str]
-    heartbeat_interval_ms: int
-    expires_at: str
+    user_id: Uuid
+    conversation_ids: list[Uuid]
+    timestamp: Time
+    connection_id: Uuid
+    online_user_ids: list[Uuid]
+    heartbeat_interval_ms: Count
+    expires_at: Time
 
 
 class MessageNew(ServerFrame, tag="message.new", kw_only=True):
     """A chat message, committed."""
 
-    conversation_id: str
-    message_id: str
-    sender_id: str
+    conversation_id: Uuid
+    message_id: Uuid
+    sender_id: Uuid
     text: str
-    timestamp: str
-    status: str = "sent"
-    seq: int
-    reply_to: str | None
+    timestamp: Time
+    status: Literal["sent"] = "sent"
+    seq: Count
+    reply_to: Uuid | None
     media_url: str | None
     client_message_id: str | None
     replayed: bool | UnsetType = UNSET
@@ -116,41 +127,41 @@ class MessageAck(ServerFrame, tag="message.ack", kw_only=True):
     """The sender's message is committed, now or by an earlier send with the same key."""
 
     client_message_id: str
-    message_id: str
-    conversation_id: str
-    seq: int
-    timestamp: str
+    message_id: Uuid
+    conversation_id: Uuid
+    seq: Count
+    timestamp: Time
     duplicate: bool | UnsetType = UNSET
 
 
 class _ReceiptFrame(ServerFrame, kw_only=True):
     """``sender_id`` and ``user_id`` are the person who received or read everything up to ``seq``."""
 
-    conversation_id: str
-    message_id: str
-    sender_id: str
-    user_id: str
-    timestamp: str
-    seq: int
-    status: str
+    conversation_id: Uuid
+    message_id: Uuid
+    sender_id: Uuid
+    user_id: Uuid
+    timestamp: Time
+    seq: Count
+    status: Literal["delivered", "read"]
 
 
 class MessageDelivered(_ReceiptFrame, tag="message.delivered", kw_only=True):
     """A delivered cursor moved."""
 
-    status: str = "delivered"
+    status: Literal["delivered"] = "delivered"
 
 
 class MessageRead(_ReceiptFrame, tag="message.read", kw_only=True):
     """A read cursor moved."""
 
-    status: str = "read"
+    status: Literal["read"] = "read"
 
 
 class _TypingFrame(ServerFrame, kw_only=True):
-    conversation_id: str
-    sender_id: str
-    timestamp: str
+    conversation_id: Uuid
+    sender_id: Uuid
+    timestamp: Time
 
 
 class TypingStart(_TypingFrame, tag="typing.start", kw_only=True):
@@ -164,45 +175,45 @@ class TypingStop(_TypingFrame, tag="typing.stop", kw_only=True):
 class PresenceUpdate(ServerFrame, tag="presence.update", kw_only=True):
     """A person of a shared conversation came online or went offline."""
 
-    conversation_id: str
-    user_id: str
-    sender_id: str
+    conversation_id: Uuid
+    user_id: Uuid
+    sender_id: Uuid
     is_online: bool
-    timestamp: str
-    last_seen_at: str | UnsetType = UNSET
+    timestamp: Time
+    last_seen_at: Time | UnsetType = UNSET
 
 
 class Participant(Struct, rename="camel"):
     """A person of a conversation."""
 
-    id: str
+    id: Uuid
     handle: str
 
 
 class LastMessage(Struct, rename="camel"):
     """The newest message of a conversation."""
 
-    id: str
+    id: Uuid
     text: str
-    sender_id: str
-    created_at: str
-    seq: int
+    sender_id: Uuid
+    created_at: Time
+    seq: Count
 
 
 class Conversation(Struct, rename="camel", kw_only=True):
     """A conversation as one of its participants sees it."""
 
-    id: str
+    id: Uuid
     is_group: bool
-    bounty_id: str | None
-    created_at: str
-    updated_at: str
+    bounty_id: Uuid | None
+    created_at: Time
+    updated_at: Time
     participants: list[Participant]
     last_message: LastMessage | None
-    unread_count: int
-    delivered_seq: int
-    read_seq: int
-    last_seq: int
+    unread_count: Count
+    delivered_seq: Count
+    read_seq: Count
+    last_seq: Count
     existing: bool | UnsetType = UNSET
 
 
@@ -215,89 +226,113 @@ class ConversationNew(ServerFrame, tag="conversation.new", kw_only=True):
 class Joined(ServerFrame, tag="joined", kw_only=True):
     """Answer to ``join``."""
 
-    conversation_id: str
+    conversation_id: Uuid
 
 
 class Left(ServerFrame, tag="left", kw_only=True):
     """Answer to ``leave``."""
 
-    conversation_id: str
+    conversation_id: Uuid
 
 
 class ReplayComplete(ServerFrame, tag="replay.complete", kw_only=True):
     """The offline queue has been sent; ``truncated`` names conversations with more than the cap."""
 
-    count: int
-    truncated: list[str]
+    count: Count
+    truncated: list[Uuid]
 
 
 class SyncComplete(ServerFrame, tag="sync.complete", kw_only=True):
     """The answer to ``sync`` has been sent; ``truncated`` names conversations with more than the cap."""
 
-    count: int
-    truncated: list[str]
+    count: Count
+    truncated: list[Uuid]
 
 
 class AuthExpiring(ServerFrame, tag="auth.expiring", kw_only=True):
     """The socket's token is about to expire: send ``auth.refresh``."""
 
-    expires_at: str
+    expires_at: Time
 
 
 class AuthRefreshed(ServerFrame, tag="auth.refreshed", kw_only=True):
     """The new token was taken."""
 
-    expires_at: str
+    expires_at: Time
 
 
 class ServerDraining(ServerFrame, tag="server.draining", kw_only=True):
     """The server is going away; sent just before close 1012."""
 
-    reconnect_after_ms: int
+    reconnect_after_ms: Count
 
 
 class Error(ServerFrame, tag="error", kw_only=True):
     """A frame or the connection was refused."""
 
-    code: str
+    code: Code
     message: str
-    timestamp: str
+    timestamp: Time
     request_type: str | UnsetType = UNSET
     conversation_id: str | UnsetType = UNSET
     client_message_id: str | UnsetType = UNSET
-    retry_after_ms: int | UnsetType = UNSET
+    retry_after_ms: Count | UnsetType = UNSET
 
 
 class Message(Struct, rename="camel", kw_only=True):
     """A message in REST."""
 
-    id: str
-    conversation_id: str
-    sender_id: str
+    id: Uuid
+    conversation_id: Uuid
+    sender_id: Uuid
     sender_handle: str
     text: str
-    created_at: str
-    updated_at: str
+    created_at: Time
+    updated_at: Time
     media_url: str | None
-    reply_to: str | None
+    reply_to: Uuid | None
     is_pinned: bool
-    status: str
-    seq: int
+    status: MessageStatus
+    seq: Count
 
 
 class Bounty(Struct, rename="camel", kw_only=True):
     """A bounty in REST."""
 
-    id: str
-    creator_id: str | None
-    hunter_id: str | None
+    id: Uuid
+    creator_id: Uuid | None
+    hunter_id: Uuid | None
     title: str
     description: str
     amount_cents: int
     is_for_honor: bool
-    status: str
-    created_at: str
-    updated_at: str
+    status: BountyStatus
+    created_at: Time
+    updated_at: Time
+
+
+# What each socket sends.
+EventsServerFrame = Connection | BountyStatusEvent | EventReplayComplete | Subscribed | Pong | ServerDraining | Error
+MessagesServerFrame = (
+    Connected
+    | MessageNew
+    | MessageAck
+    | MessageDelivered
+    | MessageRead
+    | TypingStart
+    | TypingStop
+    | PresenceUpdate
+    | ConversationNew
+    | Joined
+    | Left
+    | ReplayComplete
+    | SyncComplete
+    | AuthExpiring
+    | AuthRefreshed
+    | Pong
+    | ServerDraining
+    | Error
+)
 
 
 def error_frame(

@@ -3,10 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from connections.broadcaster import Broadcaster
 from connections.registry import Registry
+from protocol.answers import (
+    EventCounts,
+    EventsStats,
+    HealthParts,
+    MessagesStats,
+    MessagingCounts,
+    Part,
+    RelayPart,
+    SocketsPart,
+)
 from protocol.codes import AppError
 from protocol.outbound import timestamp
 from services.bounty_events import BountyEvents
@@ -55,38 +65,50 @@ class Status:
         except (AppError, StoreError):
             return None
 
-    async def parts(self) -> dict[str, dict[str, Any]]:
-        """Return each part of the server with its ``status`` (up, down, off) and ``latencyMs``."""
+    async def parts(self, version: str) -> HealthParts:
+        """Return each part of the server by itself."""
         latency = await self.database_latency_ms()
+        is_up = latency is not None
         relaying = self._bounty_events.healthy and self._listening()
+        return HealthParts(
+            status="ok" if is_up else "degraded",
+            version=version,
+            timestamp=timestamp(),
+            database=Part(status=_state(is_up), latency_ms=latency),
+            redis=Part(status="off"),
+            websocket=SocketsPart(status="up", connections=len(self._registry.connections)),
+            push=Part(status="off"),
+            event_relay=RelayPart(status=_state(relaying), last_event_id=self._bounty_events.position),
+        )
+
+    def events_stats(self) -> EventsStats:
+        """Return the counts of both sockets and of the process."""
+        return EventsStats(
+            events=EventCounts(
+                ws_client_count=self._registry.event_clients, last_event_id=self._bounty_events.position
+            ),
+            messaging=MessagingCounts(**self._messaging()),
+            **self._process(),
+        )
+
+    def messages_stats(self) -> MessagesStats:
+        """Return the counts of messaging and of the process."""
+        return MessagesStats(**self._messaging(), **self._process())
+
+    def _messaging(self) -> dict[str, Any]:
         return {
-            "database": _part(latency is not None, latency),
-            "redis": {"status": "off", "latencyMs": None},
-            "websocket": _part(True, None) | {"connections": len(self._registry.connections)},
-            "push": {"status": "off", "latencyMs": None},
-            "eventRelay": _part(relaying, None) | {"lastEventId": self._bounty_events.position},
+            "total_clients": self._registry.messaging_clients,
+            "total_rooms": self._registry.rooms,
+            "online_users": len(self._registry.people),
         }
 
-    def events(self) -> dict[str, Any]:
-        """Return the counts of the event stream."""
-        return {"wsClientCount": self._registry.event_clients, "lastEventId": self._bounty_events.position}
-
-    def messaging(self) -> dict[str, Any]:
-        """Return the counts of messaging."""
+    def _process(self) -> dict[str, Any]:
         return {
-            "totalClients": self._registry.messaging_clients,
-            "totalRooms": self._registry.rooms,
-            "onlineUsers": len(self._registry.people),
-        }
-
-    def process(self) -> dict[str, Any]:
-        """Return the counts of the process."""
-        return {
-            "uptimeS": round(time.monotonic() - self._started_at, 1),
-            "framesSent": self._broadcaster.sent,
+            "uptime_s": round(time.monotonic() - self._started_at, 1),
+            "frames_sent": self._broadcaster.sent,
             "timestamp": timestamp(),
         }
 
 
-def _part(is_up: bool, latency_ms: float | None) -> dict[str, Any]:
-    return {"status": "up" if is_up else "down", "latencyMs": latency_ms}
+def _state(is_up: bool) -> Literal["up", "down"]:
+    return "up" if is_up else "down"

@@ -5,6 +5,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from protocol.codes import AppError, ErrorCode
+from protocol.inbound import BountyStatus
 from protocol.outbound import Bounty, new_id, timestamp
 from storage.database import Conflict, Database, Row, Statement, array
 
@@ -68,7 +69,7 @@ class BountyEvent(Struct):
 
     event_id: int
     bounty_id: str
-    status: str
+    status: BountyStatus
     created_at: datetime
 
 

@@ -18,6 +18,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from app import App
 from settings import Settings
+from tests.contract import CONTRACT
 
 SECRET = "a secret that only the tests know, long enough"
 
@@ -56,10 +57,14 @@ class Answer(msgspec.Struct):
 
 
 class Client:
-    """One open WebSocket. Frames that a test does not ask for are skipped, and kept in ``seen``."""
+    """One open WebSocket. Frames that a test does not ask for are skipped, and kept in ``seen``.
 
-    def __init__(self, socket: WebSocketClientConnection) -> None:
+    Every frame, in and out, has to be as the documents say; ``raw`` alone sends what they don't know.
+    """
+
+    def __init__(self, socket: WebSocketClientConnection, path: str) -> None:
         self.socket = socket
+        self.path = path
         self.seen: list[dict[str, Any]] = []
         self._reading: asyncio.Future[Any] | None = None
 
@@ -67,9 +72,7 @@ class Client:
         """Return the next frame, whatever it is; fail when the socket closes or nothing comes."""
         message = await self._read(timeout)
         assert message is not None, f"closed with {self.socket.close_code} after {self.seen[-3:]}"
-        frame: dict[str, Any] = json.loads(message)
-        self.seen.append(frame)
-        return frame
+        return self._take(message)
 
     async def get(self, *types: str, timeout: float = SOON_S, **fields: Any) -> dict[str, Any]:
         """Return the next frame of one of these types (with these fields, if any), skipping others."""
@@ -118,8 +121,10 @@ class Client:
                 return frames
 
     async def send(self, kind: str, **fields: Any) -> None:
-        """Send a frame."""
-        await self.raw(json.dumps({"type": kind, **fields}))
+        """Send a frame that the documents know."""
+        frame = {"type": kind, **fields}
+        CONTRACT.check_frame(self.path, "Client", frame)
+        await self.raw(json.dumps(frame))
 
     async def raw(self, message: str | bytes) -> None:
         """Send a message as it is; bytes go as a binary frame."""
@@ -138,12 +143,18 @@ class Client:
             message = await self._read(max(0.01, deadline - time.monotonic()))
             if message is None:
                 return self.socket.close_code
-            self.seen.append(json.loads(message))
+            self._take(message)
 
     async def close(self) -> None:
         """Close, and wait for the other side's close."""
         self.socket.close()
         await self.closed()
+
+    def _take(self, message: str | bytes) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(message)
+        CONTRACT.check_frame(self.path, "Server", frame)
+        self.seen.append(frame)
+        return frame
 
     async def _read(self, timeout: float) -> str | bytes | None:
         """Return the next message, or None for ever once closed. What one read gave up on is the next one's."""
@@ -187,7 +198,7 @@ class Server:
         """Open a WebSocket."""
         url = f"ws://127.0.0.1:{self.port}{path}?{urlencode(query, doseq=True)}"
         request = HTTPRequest(url, headers=headers or {})
-        client = Client(await websocket_connect(request, subprotocols=subprotocols))
+        client = Client(await websocket_connect(request, subprotocols=subprotocols), path)
         self._clients.append(client)
         return client
 
@@ -214,7 +225,10 @@ class Server:
         headers: dict[str, str] | None = None,
         raw: bytes | None = None,
     ) -> Answer:
-        """Make a REST call, as ``user`` if given. ``raw`` is a body that is sent as it is."""
+        """Make a REST call, as ``user`` if given. ``raw`` is a body that is sent as it is.
+
+        The answer has to be as the documents say, and so has a body that was not refused.
+        """
         sent = raw if raw is not None else None if body is None else json.dumps(body).encode()
         if sent is None and method in ("POST", "PUT"):
             sent = b""
@@ -231,6 +245,7 @@ class Server:
             request_timeout=10,
         )
         decoded = json.loads(answer.body) if answer.body else None
+        CONTRACT.check_call(method, path, sent or b"", answer.code, answer.headers, decoded)
         return Answer(answer.code, answer.headers, decoded)
 
     async def person(self, handle: str | None = None) -> str:

@@ -1,0 +1,13 @@
+"""Write both documents into docs/."""
+
+from pathlib import Path
+
+from app import ROUTES, VERSION
+from documents.store import NAMES, Documents
+
+if __name__ == "__main__":
+    documents = Documents(ROUTES, VERSION)
+    for name in NAMES:
+        path = Path(__file__).parent.parent / "docs" / f"{name}.json"
+        path.write_bytes(documents.read(name))
+        print(f"docs/{path.name}  {path.stat().st_size:,} bytes")

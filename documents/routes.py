@@ -1,0 +1,20 @@
+"""An entry of the route table, as the documents read it."""
+
+import re
+
+from msgspec import Struct
+from tornado.web import RequestHandler
+
+_GROUP = re.compile(r"\([^()]*\)")
+
+
+class Route(Struct, frozen=True):
+    """A pattern and whose requests it is."""
+
+    pattern: str
+    handler: type[RequestHandler]
+
+    @property
+    def path(self) -> str:
+        """The address with its parameter's name where the pattern has a group: what varies is always an id."""
+        return _GROUP.sub("{id}", self.pattern).replace("\\", "")
