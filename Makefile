@@ -62,7 +62,7 @@ lock: setup-dev  ## Pin the newest versions in the requirements files
 		  echo "# Made by: make lock"; cat $$name.lock; } > $$name.txt; rm $$name.lock; done
 
 clean:  ## Remove the environment, caches and the development data
-	rm -rf $(VENV) .data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache conformance/.autobahn conformance/.reports
+	rm -rf $(VENV) tests/.node .data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache conformance/.autobahn conformance/.reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A half-made environment is never mistaken for a whole one: the mark comes last.

@@ -113,8 +113,8 @@ def _parameters(path: str, operation: Operation) -> list[Schema]:
     ]
     for name, schema, required in parameters(operation.query) if operation.query else ():
         found.append({"name": name, "in": "query", "required": required, "schema": schema})
-    for name, text in operation.headers.items():
-        found.append({"name": name, "in": "header", "description": text, "schema": {"type": "string"}})
+    for name, kind in operation.headers.items():
+        found.append({"name": name, "in": "header", "schema": schemas([kind], sent=False)[0][0]})
     return found
 
 

@@ -1,6 +1,6 @@
 """JSON Schemas of the msgspec types, as both documents have them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from protocol.inbound import Id
 Schema = dict[str, Any]
 
 
-def schemas(types: Iterable[Any], prefix: str = "", *, sent: bool) -> tuple[list[Schema], dict[str, Schema]]:
+def schemas(types: Collection[Any], prefix: str = "", *, sent: bool) -> tuple[list[Schema], dict[str, Schema]]:
     """Return each type's schema, a reference where it has a name, and {name: schema} of all that they refer to.
 
     :param prefix: goes before each name, so that an inbound and an outbound type may be called the same.
@@ -18,7 +18,8 @@ def schemas(types: Iterable[Any], prefix: str = "", *, sent: bool) -> tuple[list
     """
     template = f"#/components/schemas/{prefix}{{name}}"
     found, components = msgspec.json.schema_components(types, schema_hook=_custom, ref_template=template)
-    named = {f"{prefix}{name}": _tidy(schema) for name, schema in components.items()}
+    more = {kind.__name__: kind.schema for kind in types if hasattr(kind, "schema")}
+    named = {f"{prefix}{name}": _tidy(schema | more.get(name, {})) for name, schema in components.items()}
     if sent:
         for schema in named.values():
             _require_defaults(schema)

@@ -4,7 +4,15 @@ from handlers.operation import operation
 from handlers.rest import RestHandler
 from protocol.answers import Conversations, CountedPagination, Done, Marked, Messages, OneConversation, OneMessage
 from protocol.codes import AppError, ErrorCode, not_participant
-from protocol.inbound import HistoryQuery, MarkMessages, NewConversation, NewMessage, SetTyping
+from protocol.inbound import (
+    HistoryQuery,
+    IdempotencyKey,
+    MarkMessages,
+    NewConversation,
+    NewMessage,
+    OwnConnection,
+    SetTyping,
+)
 from protocol.outbound import Message, new_id, timestamp
 from storage.message_writer import Draft
 
@@ -75,10 +83,7 @@ class MessagesHandler(RestHandler):
         answer=OneMessage,
         statuses=(201,),
         body=NewMessage,
-        headers={
-            "Idempotency-Key": "The message's key, where the body has no `clientMessageId`: 1 to 64 characters",
-            "X-Connection-Id": "The sender's own socket: their other ones get the message too, this one does not",
-        },
+        headers={"Idempotency-Key": IdempotencyKey, "X-Connection-Id": OwnConnection},
         errors=(ErrorCode.NOT_PARTICIPANT, ErrorCode.UNKNOWN_MESSAGE, ErrorCode.INVALID_TEXT),
     )
     async def post(self, conversation: str) -> None:

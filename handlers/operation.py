@@ -20,14 +20,15 @@ class Operation(Struct, frozen=True, kw_only=True):
     """One call.
 
     ``answer`` is the answer's type, or None for an answer without a body; ``statuses`` go with it, the first being
-    the usual one. ``errors`` are those that this call alone can give. ``media_type`` is the answer's.
+    the usual one. ``headers`` are those it looks at, with their types; ``errors`` those that this call alone can give.
+    ``media_type`` is the answer's.
     """
 
     answer: Any
     statuses: tuple[int, ...] = (200,)
     body: type[Body] | None = None
     query: type[Query] | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, Any] = {}
     errors: tuple[ErrorCode, ...] = ()
     media_type: str = "application/json"
 

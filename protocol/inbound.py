@@ -7,7 +7,7 @@ a dict. Anything wrong becomes an ``AppError`` that names the field and what was
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -109,6 +109,13 @@ class Receipt(ClientFrame, kw_only=True):
     message_id: Id | None = None
     seq: Seq | None = None
 
+    # For the documents: what ``__post_init__`` holds to.
+    schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in ("messageId", "seq")
+        ]
+    }
+
     def __post_init__(self) -> None:
         if self.message_id is None and self.seq is None:
             raise ValueError("Object missing required field `messageId` or `seq`")
@@ -125,7 +132,9 @@ class MessageRead(Receipt, tag="message.read", kw_only=True):
 class Sync(ClientFrame, tag="sync", kw_only=True):
     """Asks for all that is newer than the last ``seq`` seen, per conversation."""
 
-    conversations: Annotated[dict[str, Seq], Meta(max_length=500)]
+    conversations: Annotated[
+        dict[str, Seq], Meta(max_length=500, extra_json_schema={"propertyNames": {"format": "uuid"}})
+    ]
 
     def __post_init__(self) -> None:
         try:
@@ -218,6 +227,19 @@ class Query(Struct, rename="camel", kw_only=True):
 # The largest that `[0-9]{1,18}` can say, and so well within Postgres' bigint.
 QuerySeq = Annotated[int, Meta(ge=0, le=10**18 - 1)]
 PageSize = Annotated[int, Meta(ge=1, le=200)]
+
+
+# Headers of `POST /api/conversations/{id}/messages`.
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        description="The message's key, where the body has no ``clientMessageId``.",
+        extra_json_schema={"pattern": "^[!-~]([ -~]{0,62}[!-~])?$"},
+    ),
+]
+OwnConnection = Annotated[
+    str, Meta(description="The sender's own socket: their other ones get the message too, this one does not.")
+]
 
 
 class HistoryQuery(Query, kw_only=True):

@@ -24,6 +24,7 @@ class Contract:
         documents = Documents(ROUTES, VERSION)
         self.asyncapi = json.loads(documents.read("asyncapi"))
         self.openapi = json.loads(documents.read("openapi"))
+        self._sockets = {channel["address"] for channel in self.asyncapi["channels"].values()}
         self._frames = self._compiled_frames()
         self._calls = [(_pattern(path), methods) for path, methods in self.openapi["paths"].items()]
         self._bodies: dict[int, Any] = {}
@@ -34,15 +35,20 @@ class Contract:
         assert judge is not None, f"{path} has no {frame.get('type')!r} from the {side.lower()} in asyncapi.json"
         _check(judge, frame, f"{frame['type']} from the {side.lower()}")
 
+    def check_unknown(self, path: str, frame: dict[str, Any]) -> None:
+        """Fail if the documents have this frame from the client."""
+        judge = self._frames.get((path, "Client", frame.get("type")))
+        assert judge is None or not judge.is_valid(frame), f"{frame} is as the documents say"
+
     def check_call(self, method: str, path: str, body: bytes, status: int, headers: Any, answer: Any) -> None:
         """Fail unless the documents have this answer, and this body if it was taken."""
-        operation = self.operation(method, path)
+        address = path.partition("?")[0]
+        operation = self.operation(method, address)
         if operation is None:
-            assert status in _ALWAYS_POSSIBLE or method in ("OPTIONS", "HEAD"), (
-                f"{method} {path} is not in openapi.json"
-            )
+            is_known = status in _ALWAYS_POSSIBLE or method in ("OPTIONS", "HEAD") or address in self._sockets
+            assert is_known, f"{method} {address} is not in openapi.json"
             return
-        what = f"{method} {path} {status}"
+        what = f"{method} {address} {status}"
         assert "X-Request-Id" in headers, what
         documented = operation["responses"].get(str(status))
         if documented is None:
@@ -57,9 +63,8 @@ class Contract:
             schema = operation["requestBody"]["content"]["application/json"]["schema"]
             _check(self._judge(schema, closed=False), json.loads(body), f"the body of {what}, which was taken,")
 
-    def operation(self, method: str, path: str) -> Any:
+    def operation(self, method: str, address: str) -> Any:
         """Return what the documents have of a call, or None."""
-        address = path.partition("?")[0]
         for pattern, methods in self._calls:
             if pattern.fullmatch(address):
                 return methods.get(method.lower())

@@ -59,7 +59,8 @@ class Answer(msgspec.Struct):
 class Client:
     """One open WebSocket. Frames that a test does not ask for are skipped, and kept in ``seen``.
 
-    Every frame, in and out, has to be as the documents say; ``raw`` alone sends what they don't know.
+    Every frame, in and out, has to be as the documents say. What they don't know is sent by ``wrong``, which fails
+    when they do, or by ``raw``; the test then expects an error.
     """
 
     def __init__(self, socket: WebSocketClientConnection, path: str) -> None:
@@ -124,6 +125,12 @@ class Client:
         """Send a frame that the documents know."""
         frame = {"type": kind, **fields}
         CONTRACT.check_frame(self.path, "Client", frame)
+        await self.raw(json.dumps(frame))
+
+    async def wrong(self, kind: str, **fields: Any) -> None:
+        """Send a frame that the documents don't know."""
+        frame = {"type": kind, **fields}
+        CONTRACT.check_unknown(self.path, frame)
         await self.raw(json.dumps(frame))
 
     async def raw(self, message: str | bytes) -> None:

@@ -83,7 +83,10 @@ class Serving:
         """Open a messaging socket."""
         bearer = token(user_id, secret=(self.data_dir / "jwt-secret").read_text())
         self.clients.append(
-            Client(await websocket_connect(f"ws://127.0.0.1:{self.port}/messages/subscribe?token={bearer}"))
+            Client(
+                await websocket_connect(f"ws://127.0.0.1:{self.port}/messages/subscribe?token={bearer}"),
+                "/messages/subscribe",
+            )
         )
         return self.clients[-1]
 

@@ -63,8 +63,8 @@ async def test_frames_that_wait(server: Server) -> None:
     client = await server.messages(alice)
     with server.locked("conversations"):
         for number in range(8):
-            text = "x" * 60_000 if number else "first"
-            await client.send("message.send", conversationId=chat, text=text, clientMessageId=str(number))
+            text, send = ("x" * 60_000, client.wrong) if number else ("first", client.send)
+            await send("message.send", conversationId=chat, text=text, clientMessageId=str(number))
         for _ in range(3):
             await client.error("RATE_LIMITED")
     await client.get("message.ack", clientMessageId="0")
@@ -273,12 +273,12 @@ async def test_a_peer_that_never_reads(start: Start) -> None:
     async with RawSocket.open(server.port, f"/messages/subscribe?token={token(bob)}") as slow:
         await until(lambda: set(connections) - known)
         [connection] = [connection for key, connection in connections.items() if key not in known]
-        frame = text_frame(b'{"type":"filler","pad":"%s"}' % (b"x" * 60_000))
+        frame = text_frame(b'{"type":"left","conversationId":"%s"}' % chat.encode() + b" " * 60_000)
         for _ in range(500):  # 30 MB: far more than the kernel takes
             for each in list(connections.values()):
                 each.send(frame)
             for other in others:
-                await other.get("filler")
+                await other.get("left")
             if connection.closing:
                 break
         assert connection.close_code == 4408

@@ -21,7 +21,8 @@ async def collect(client: Client, count: int) -> list[int]:
 
 async def refused(client: Client, code: str, **fields: Any) -> dict[str, Any]:
     """Send a message that has to be refused with ``code``."""
-    await client.send("message.send", **fields)
+    send = client.wrong if code == "INVALID_FRAME" else client.send
+    await send("message.send", **fields)
     error = await client.error(code)
     assert error["requestType"] == "message.send"
     return error

@@ -137,7 +137,7 @@ async def test_a_wrong_receipt_is_named(server: Server) -> None:
         ("messageId", {"conversationId": chat, "messageId": "x"}), ("conversationId", {"seq": 1}),
     ]  # fmt: skip
     for field, fields in wrong:
-        await phone.send("message.read", **fields)
+        await phone.wrong("message.read", **fields)
         assert field in (await phone.error("INVALID_FRAME"))["message"]
 
 

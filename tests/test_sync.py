@@ -102,9 +102,9 @@ async def test_a_wrong_sync_is_named(server: Server) -> None:
     _, bob, chat = await server.pair()
     theirs = await server.messages(bob)
     for wrong in (None, [], {"x": 0}, {chat: -1}, {chat: "1"}, {chat: 2**63}):
-        await theirs.send("sync", conversations=wrong)
+        await theirs.wrong("sync", conversations=wrong)
         assert "conversations" in (await theirs.error("INVALID_FRAME"))["message"]
-    await theirs.send("sync")
+    await theirs.wrong("sync")
     assert "conversations" in (await theirs.error("INVALID_FRAME"))["message"]
 
 

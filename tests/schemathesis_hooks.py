@@ -1,0 +1,16 @@
+"""How schemathesis writes what it makes up."""
+
+from typing import Any
+
+import schemathesis
+
+
+@schemathesis.hook  # type: ignore[untyped-decorator]
+def map_body(_context: Any, body: Any) -> Any:
+    """Write whole numbers as such: to JSON Schema 1.0 is an integer, and to the server it is none."""
+    if isinstance(body, dict):
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in body.items()
+        }
+    return body
