@@ -28,8 +28,8 @@ format: setup-dev  ## Put the code in form
 docs: setup  ## Write docs/openapi.json and docs/asyncapi.json from the types
 	$(BIN)/python -m documents
 
-verify: setup  ## Check a whole server and write the report (URL=… one that runs; TOKEN= OTHER_TOKEN=, or SECRET=; QUICK=1)
-	$(BIN)/python -m verify $(if $(URL),--url $(URL)) $(if $(QUICK),--quick)
+verify: setup  ## Check a whole server and write the report (URL=… one that runs, with TOKEN= OTHER_TOKEN= or SECRET=; QUICK=1; REPORT=file)
+	$(BIN)/python -m verify $(if $(URL),--url $(URL)) $(if $(QUICK),--quick) $(if $(REPORT),--report $(REPORT))
 
 bench: setup-dev  ## Measure speed and memory (QUICK=1: a short run; GROWTH=n stored messages; CHART=1)
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(GROWTH),--growth $(GROWTH)) $(if $(CHART),--chart)

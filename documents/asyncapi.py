@@ -26,7 +26,9 @@ _SECURITY: dict[str, Schema] = {
 def asyncapi(routes: list[Route], version: str) -> Schema:
     """Return the document."""
     sockets = {route.path: route.handler for route in routes if issubclass(route.handler, SocketHandler)}
-    channels, operations, named = {}, {}, {}
+    channels: Schema = {}
+    operations: Schema = {}
+    named: dict[str, Schema] = {}
     for path, handler in sockets.items():
         name = path.split("/")[1]
         takes, taken = _messages(handler.takes, "Client", sent=False)
