@@ -1,7 +1,13 @@
 """Whether the server is there, with all that it stands on."""
 
+import asyncio
+import time
+
 from verify.checks import Area, Figure, Found, expect
+from verify.client import PATIENCE_S
 from verify.world import World
+
+_AGAIN_S = 0.2
 
 area = Area("Infrastructure")
 
@@ -27,12 +33,17 @@ async def health(world: World) -> Found:
 
 @area.check("Every part is up, or off on purpose")
 async def parts(world: World) -> Found:
-    """``/health/detailed`` has nothing that is down."""
-    answer = await world.call("GET", "/health/detailed")
-    states = {name: part["status"] for name, part in (answer.body or {}).items() if isinstance(part, dict)}
-    expect(states, f"GET /health/detailed gave {answer.status}")
-    down = [name for name, state in states.items() if state not in ("up", "off")]
-    expect(not down, f"down: {', '.join(down)}")
+    """``/health/detailed`` has nothing that is down, or that stays so: a server that just started connects some."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        answer = await world.call("GET", "/health/detailed")
+        states = {name: part["status"] for name, part in (answer.body or {}).items() if isinstance(part, dict)}
+        expect(states, f"GET /health/detailed gave {answer.status}")
+        down = [name for name, state in states.items() if state not in ("up", "off")]
+        if not down:
+            break
+        expect(time.monotonic() < give_up, f"down: {', '.join(down)}")
+        await asyncio.sleep(_AGAIN_S)
     return ", ".join(f"{name} {state}" for name, state in states.items())
 
 
