@@ -20,9 +20,11 @@ import jwt
 import msgspec
 import structlog
 
+import doctor
 import logs
 import settings as configuration
 from app import VERSION, App, raise_descriptor_limit
+from banner import banner
 from protocol.codes import AppError
 from protocol.inbound import parse_id
 from services.auth import AUDIENCE
@@ -118,7 +120,7 @@ async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     _settle_garbage()
-    _print_banner(settings, port, embedded)
+    print(banner(VERSION, settings, settings.host, port), flush=True)
     await signals.get()
     draining = asyncio.create_task(app.drain())
     hurried = asyncio.create_task(signals.get())  # a second signal: at once
@@ -143,21 +145,6 @@ def _settle_garbage() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _print_banner(settings: Settings, port: int, embedded: EmbeddedPostgres | None) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    lines = [f"BountyExpo Realtime {VERSION}, {settings.environment}, listening on http://{host}:{port}"]
-    if embedded:
-        lines += [
-            f"  database    embedded PostgreSQL in {settings.data_dir}",
-            "  a token     .venv/bin/python server.py token alice   (or bob)",
-            f"  events      ws://{host}:{port}/events/subscribe",
-            f"  messages    ws://{host}:{port}/messages/subscribe?token=…",
-            f"  bounty      {seed.BOUNTY}",
-            f"  chat        {seed.CONVERSATION}",
-        ]
-    print("\n".join(lines), flush=True)
-
-
 def _migrate(settings: Settings) -> int:
     embedded = None if settings.database_url else _embedded(settings)
     try:
@@ -170,31 +157,10 @@ def _migrate(settings: Settings) -> int:
 
 
 def _check(settings: Settings) -> int:
-    """Print what is configured and what can be reached; 0 if the server would start."""
-    sound = True
-    print(f"environment   {settings.environment}, would listen on {settings.host}:{settings.port}")
-    if settings.database_url:
-        try:
-            print(f"database      PostgreSQL {check_reachable(settings.database_url)}")
-            missing = pending(settings.database_url)
-            lacks = f"lacks {', '.join(missing)}: run server.py migrate"
-            print(f"schema        {lacks if missing else 'up to date'}")
-            sound = not (missing and settings.production)
-        except Unreachable as error:
-            print(f"database      can't be reached: {error}")
-            sound = False
-    else:
-        print(f"database      embedded PostgreSQL in {Path(settings.data_dir).resolve()}")
-    keys = [settings.jwks_url] if settings.jwks_url else []
-    if settings.supabase_jwt_secret:
-        keys.append("a shared secret (HS256)")
-    print(f"token keys    {' and '.join(keys) or 'a development secret in DATA_DIR'}")
-    origins = ["the same", *settings.allowed_origins, *([] if settings.production else ["any on loopback"])]
-    print(f"origins       {', '.join(origins)}")
-    print(f"proxies       {', '.join(settings.trusted_proxies) or 'none: X-Forwarded-For is not believed'}")
-    print(f"connections   at most {_within_descriptors(settings).max_connections}")
-    print("ready" if sound else "not ready")
-    return 0 if sound else 1
+    """Print what is configured, what is wrong with it and what to do; 0 if the server would start."""
+    items = doctor.examine(settings, raise_descriptor_limit())
+    print(doctor.report(items, colored=doctor.wants_color(dict(os.environ))))
+    return 0 if doctor.is_sound(items) else 1
 
 
 def _token(settings: Settings, user: str) -> int:
