@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 from bench import environment, growth, report, world
 from bench.contestants import OURS, PEER_LIST, Contestant
 from bench.paths import DATA, ROOT, VENV
@@ -73,13 +75,16 @@ def _rounds(runner: Runner, contestants: list[Contestant], count: int, with_limi
     if count:
         contestants = [each for each in contestants if runner.prepare(each)]
     rounds: report.Rounds = {OURS.name: []} | {each.name: [] for each in contestants} | {_PERSISTING: []}
-    for number in range(count):
-        turn = number % len(contestants)
-        for contestant in contestants[turn:] + contestants[:turn]:
-            print(f"round {number + 1} of {count}: {contestant.label}", flush=True)
-            rounds[contestant.name].append(runner.turn(contestant, first=not number))
-        if with_limit:
-            rounds[_PERSISTING].append(runner.persisting_limit())
+    # Without a terminal there is no bar, only a line a turn.
+    with tqdm(total=count * len(contestants), unit=" turns", leave=False, disable=None, dynamic_ncols=True) as bar:
+        for number in range(count):
+            turn = number % len(contestants)
+            for contestant in contestants[turn:] + contestants[:turn]:
+                tqdm.write(f"round {number + 1} of {count}: {contestant.label}")
+                rounds[contestant.name].append(runner.turn(contestant, first=not number))
+                bar.update()
+            if with_limit:
+                rounds[_PERSISTING].append(runner.persisting_limit())
     return rounds
 
 

@@ -1,9 +1,11 @@
-"""What the README says of settings and commands is so."""
+"""What the README says of settings, commands and the start is so."""
 
 from pathlib import Path
 
 import msgspec
 
+from app import VERSION
+from banner import banner
 from settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -21,3 +23,8 @@ def test_every_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = {part.split("`")[0].split()[0] for part in README.split("`make ")[1:]}
     assert {target for target in targets if "=" not in target and f"\n{target}:" not in makefile} == set()
+
+
+def test_the_tour_shows_the_banner() -> None:
+    """As it is printed."""
+    assert banner(VERSION, Settings(), "127.0.0.1", 3001) in README
