@@ -62,10 +62,13 @@ def _tidy(value: Any) -> Any:
 
 
 def _require_defaults(schema: Schema) -> None:
+    """Of what the server writes, a field with a default is always there; one that may be missing has none."""
     properties = schema.get("properties", {})
-    with_default = [name for name, each in properties.items() if each.pop("default", properties) is not properties]
-    if with_default:
-        schema["required"] = [name for name in properties if name in {*schema.get("required", ()), *with_default}]
+    always = {*schema.get("required", ()), *(name for name, each in properties.items() if "default" in each)}
+    for each in properties.values():
+        each.pop("default", None)
+    if always:
+        schema["required"] = [name for name in properties if name in always]
 
 
 def _without_null(schema: Schema) -> Schema:

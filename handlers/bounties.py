@@ -4,7 +4,8 @@ from handlers.operation import operation
 from handlers.rest import RestHandler
 from protocol.answers import Bounties, OneBounty, Pagination
 from protocol.codes import AppError, ErrorCode
-from protocol.inbound import BountiesQuery, ChangeStatus, NewBounty
+from protocol.inbound import ChangeStatus, NewBounty
+from protocol.queries import BountiesQuery
 
 
 class BountiesHandler(RestHandler):

@@ -4,16 +4,9 @@ from handlers.operation import operation
 from handlers.rest import RestHandler
 from protocol.answers import Conversations, CountedPagination, Done, Marked, Messages, OneConversation, OneMessage
 from protocol.codes import AppError, ErrorCode, not_participant
-from protocol.inbound import (
-    HistoryQuery,
-    IdempotencyKey,
-    MarkMessages,
-    NewConversation,
-    NewMessage,
-    OwnConnection,
-    SetTyping,
-)
+from protocol.inbound import MarkMessages, NewConversation, NewMessage, SetTyping
 from protocol.outbound import Message, new_id, timestamp
+from protocol.queries import HistoryQuery, IdempotencyKey, OwnConnection
 from storage.message_writer import Draft
 
 _MAX_KEY_CHARS = 64

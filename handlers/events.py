@@ -16,7 +16,6 @@ from protocol.inbound import (
     BOUNTY_STATUSES,
     MAX_TOPICS,
     EventsFrame,
-    EventsQuery,
     FrameDecoder,
     Ping,
     Subscribe,
@@ -24,13 +23,15 @@ from protocol.inbound import (
     parse_id,
 )
 from protocol.outbound import encode, error_frame, timestamp
+from protocol.queries import EventsQuery
+from protocol.sockets import EventsServerFrame
 
 
 class EventsHandler(SocketHandler):
     """One subscriber."""
 
     decoder = FrameDecoder[Any](EventsFrame)
-    takes, sends = EventsFrame, outbound.EventsServerFrame
+    takes, sends = EventsFrame, EventsServerFrame
     query_type = EventsQuery
     answers = {Ping: outbound.Pong, Subscribe: outbound.Subscribed, Unsubscribe: outbound.Subscribed}
     public = True

@@ -11,6 +11,8 @@ from protocol import inbound, outbound
 from protocol.codes import AppError, ErrorCode, not_participant
 from protocol.inbound import FrameDecoder, MessagesFrame
 from protocol.outbound import encode, timestamp
+from protocol.queries import MessagesQuery
+from protocol.sockets import MessagesServerFrame
 from services.auth import Identity, auth_required
 from storage.message_writer import Draft, Stored
 from storage.receipts import Mark
@@ -20,8 +22,8 @@ class MessagesHandler(SocketHandler):
     """One device of one person."""
 
     decoder = FrameDecoder[Any](MessagesFrame)
-    takes, sends = MessagesFrame, outbound.MessagesServerFrame
-    query_type = inbound.MessagesQuery
+    takes, sends = MessagesFrame, MessagesServerFrame
+    query_type = MessagesQuery
     answers = {
         inbound.Ping: outbound.Pong,
         inbound.Join: outbound.Joined,

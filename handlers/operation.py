@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from protocol.codes import ErrorCode
-from protocol.inbound import Body, Query
+from protocol.inbound import Body
+from protocol.queries import Query
 
 M = TypeVar("M", bound=Callable[..., Any])
 _ATTRIBUTE = "operation"

@@ -10,7 +10,8 @@ from connections.limits import rate_limited
 from handlers.base import BaseHandler, nothing_here
 from handlers.context import Context
 from protocol.codes import AppError, ErrorCode
-from protocol.inbound import B, Q, decode_body, decode_query, parse_id
+from protocol.inbound import B, decode_body, parse_id
+from protocol.queries import Q, decode_query
 from services.auth import auth_required
 
 _EXPOSED_HEADERS = "X-Request-Id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"

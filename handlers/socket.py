@@ -19,8 +19,9 @@ from handlers.context import Context
 from handlers.handshake import check_handshake
 from handlers.websocket_protocol import StrictProtocol
 from protocol.codes import AppError, CloseCode, ErrorCode
-from protocol.inbound import ClientFrame, FrameDecoder, Ping, Query
+from protocol.inbound import ClientFrame, FrameDecoder, Ping
 from protocol.outbound import Pong, ServerFrame, encode, error_frame, new_id, timestamp
+from protocol.queries import Query
 from services.auth import auth_failed
 
 log = structlog.get_logger()

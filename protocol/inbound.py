@@ -1,4 +1,4 @@
-"""What clients send: WebSocket frames, REST bodies and queries, decoded and validated in one step.
+"""What clients send: WebSocket frames and REST bodies, decoded and validated in one step.
 
 A frame is one struct of a tagged union (tag: ``type``), so whoever handles it sees typed fields and never
 a dict. Anything wrong becomes an ``AppError`` that names the field and what was expected.
@@ -6,16 +6,14 @@ a dict. Anything wrong becomes an ``AppError`` that names the field and what was
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from protocol.codes import AppError, ErrorCode
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # msgspec quotes a wrong tag or literal whole: however long it is, control characters and all.
 _QUOTED = re.compile(r"(Invalid (?:enum )?value) ['\"].*?['\"](?= - at `\$[^`]*`\Z|\Z)", re.DOTALL)
@@ -220,61 +218,7 @@ class ChangeStatus(Body, kw_only=True):
     hunter_id: Id | None = None
 
 
-class Query(Struct, rename="camel", kw_only=True):
-    """Any call's query."""
-
-
-# The largest that `[0-9]{1,18}` can say, and so well within Postgres' bigint.
-QuerySeq = Annotated[int, Meta(ge=0, le=10**18 - 1)]
-PageSize = Annotated[int, Meta(ge=1, le=200)]
-
-
-# Headers of `POST /api/conversations/{id}/messages`.
-IdempotencyKey = Annotated[
-    str,
-    Meta(
-        description="The message's key, where the body has no ``clientMessageId``.",
-        extra_json_schema={"pattern": "^[!-~]([ -~]{0,62}[!-~])?$"},
-    ),
-]
-OwnConnection = Annotated[
-    str, Meta(description="The sender's own socket: their other ones get the message too, this one does not.")
-]
-
-
-class HistoryQuery(Query, kw_only=True):
-    """A page of messages: by number, 1 being the newest, or the ``limit`` ones before or after a ``seq``."""
-
-    page: Annotated[int, Meta(ge=1, le=10**9)] = 1
-    limit: PageSize = 50
-    before: QuerySeq | None = None
-    after: QuerySeq | None = None
-
-
-class BountiesQuery(Query, kw_only=True):
-    """A page of bounties, of one status only if it is given."""
-
-    status: BountyStatus | None = None
-    page: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    limit: PageSize = 50
-
-
-class EventsQuery(Query, kw_only=True):
-    """The event stream's: only these bounties (may be repeated); resume after this event."""
-
-    bounty_id: Annotated[list[Id], Meta(max_length=MAX_TOPICS)] | UnsetType = UNSET
-    last_event_id: QuerySeq | UnsetType = UNSET
-
-
-class MessagesQuery(Query, kw_only=True):
-    """The messaging socket's: the token, for who can set no header; ``replay=0`` skips the offline queue."""
-
-    token: str | UnsetType = UNSET
-    replay: Literal["0", "1"] = "1"
-
-
 B = TypeVar("B", bound=Body)
-Q = TypeVar("Q", bound=Query)
 F = TypeVar("F", bound=ClientFrame)
 
 
@@ -286,7 +230,7 @@ class _Envelope(Struct, rename="camel"):
     client_message_id: Any = None
 
 
-def _reason(error: msgspec.ValidationError) -> str:
+def reason_of(error: msgspec.ValidationError) -> str:
     """Return what is wrong with which field, without what the client wrote there."""
     return _QUOTED.sub(r"\1", str(error))
 
@@ -312,7 +256,7 @@ class FrameDecoder(Generic[F]):
         try:
             frame: F = self._decoder.decode(message)
         except msgspec.ValidationError as error:
-            raise self._explain(message, _reason(error)) from None
+            raise self._explain(message, reason_of(error)) from None
         except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
             raise _not_json(message, "frame", ErrorCode.INVALID_FRAME) from None
         return frame
@@ -343,23 +287,9 @@ def decode_body(body: bytes, kind: type[B]) -> B:
     try:
         return msgspec.json.decode(body, type=kind, dec_hook=_decode_custom)
     except msgspec.ValidationError as error:
-        raise AppError(ErrorCode.INVALID_REQUEST, f"{_reason(error)}.") from None
+        raise AppError(ErrorCode.INVALID_REQUEST, f"{reason_of(error)}.") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _not_json(body, "body", ErrorCode.INVALID_REQUEST) from None
-
-
-def decode_query(given: Mapping[str, str], kind: type[Q]) -> Q:
-    """Return a call's query as ``kind``; raise ``AppError`` INVALID_REQUEST naming the parameter.
-
-    Whole numbers are digits and nothing else.
-    """
-    values = {name: int(text) if _WHOLE.fullmatch(text) else text for name, text in given.items()}
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        expected, _, name = _reason(error).partition(" - at `$.")
-        reason = f"`{name.rstrip('`')}` is wrong: {expected[0].lower()}{expected[1:]}."
-        raise AppError(ErrorCode.INVALID_REQUEST, reason) from None
 
 
 def _not_json(message: str | bytes, what: str, field_error: ErrorCode) -> AppError:

@@ -311,30 +311,6 @@ class Bounty(Struct, rename="camel", kw_only=True):
     updated_at: Time
 
 
-# What each socket sends.
-EventsServerFrame = Connection | BountyStatusEvent | EventReplayComplete | Subscribed | Pong | ServerDraining | Error
-MessagesServerFrame = (
-    Connected
-    | MessageNew
-    | MessageAck
-    | MessageDelivered
-    | MessageRead
-    | TypingStart
-    | TypingStop
-    | PresenceUpdate
-    | ConversationNew
-    | Joined
-    | Left
-    | ReplayComplete
-    | SyncComplete
-    | AuthExpiring
-    | AuthRefreshed
-    | Pong
-    | ServerDraining
-    | Error
-)
-
-
 def error_frame(
     error: AppError,
     *,

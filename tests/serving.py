@@ -29,20 +29,19 @@ class Serving(Struct, frozen=True):
     def token(self, user: str) -> str:
         """Return a development token."""
         command = [sys.executable, str(ROOT / "server.py"), "token", user]
-        environment = {**os.environ, **self.environment}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Serving]:
     """Run one on a free port, in a directory that is removed afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="bountyexpo-serving-"))
-    environment = {"PORT": "0", "DATA_DIR": str(directory), "DATABASE_URL": "", "SUPABASE_JWT_SECRET": ""}
-    environment |= {"SUPABASE_URL": "", "ENVIRONMENT": "development", "REST_RATE_PER_MINUTE": "0"}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    environment = {**kept, "PORT": "0", "DATA_DIR": str(directory), "REST_RATE_PER_MINUTE": "0"}
     with (directory / "server.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "server.py")],
-            env={**os.environ, **environment},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -1,7 +1,6 @@
 """The quick reference is whole, and its examples run: curl in a shell, JavaScript in Node, React rendered."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -53,7 +52,7 @@ def server() -> Iterator[Serving]:
 def environment(server: Serving) -> dict[str, str]:
     """What the examples need of it."""
     tokens = {"TOKEN": server.token("alice"), "BOBS_TOKEN": server.token("bob")}
-    return {**os.environ, **server.environment, **tokens, "URL": server.url, "CHAT": CONVERSATION}
+    return {**server.environment, **tokens, "URL": server.url, "CHAT": CONVERSATION}
 
 
 def run(command: list[str], **given: Any) -> str:

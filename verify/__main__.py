@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from verify import authentication, connections, delivery, errors, infrastructure, monitoring, performance
-from verify.checks import Result, run
+from verify.checks import Result, reason, run
 from verify.own import ROOT, NotStarted, own_server
 from verify.report import is_good, markdown, summary
 from verify.world import World, new_person, person_of
@@ -84,8 +84,8 @@ async def _verify(world: World, only: list[str] | None, report: Path | None) -> 
             bar.update()
     try:
         await world.leave()
-    except (OSError, RuntimeError, KeyError) as error:
-        print(f"Not put away: {error}", file=sys.stderr)
+    except Exception as error:  # whatever it was, the report is to be seen
+        print(f"Not put away: {reason(error)}", file=sys.stderr)
     print("\n" + summary(results, colored=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from msgspec import Struct
 
 ROOT = Path(__file__).parent.parent
 _ADDRESS = re.compile(r"listening on (http://\S+)")
+# Nothing of the settings that somebody may have for a server of theirs.
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 _START_S = 60
 _STOP_S = 20
 
@@ -38,12 +40,9 @@ def own_server() -> Iterator[OwnServer]:
     directory = Path(tempfile.mkdtemp(prefix="bountyexpo-verify-"))
     secret = secrets.token_urlsafe(48)
     environment = {
-        **os.environ,
+        **{name: os.environ[name] for name in _KEPT if name in os.environ},
         "PORT": "0",
         "HOST": "127.0.0.1",
-        "ENVIRONMENT": "development",
-        "DATABASE_URL": "",
-        "SUPABASE_URL": "",
         "DATA_DIR": str(directory),
         "SUPABASE_JWT_SECRET": secret,
     }
