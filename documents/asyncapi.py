@@ -56,9 +56,14 @@ def asyncapi(routes: list[Route], version: str) -> Schema:
     }
 
 
+def frames_of(union: Any) -> tuple[Any, ...]:
+    """Return the frames that a union is of, or the one that it is."""
+    return get_args(union) or (union,)
+
+
 def _messages(union: Any, side: str, *, sent: bool) -> tuple[Schema, dict[str, Schema]]:
     """Return {key: message} of a union of frames, and the schemas that they refer to."""
-    kinds = get_args(union)
+    kinds = frames_of(union)
     references, named = schemas(kinds, side, sent=sent)
     messages = {
         _key(kind, side): {"name": _tag(kind), "summary": description(kind), "payload": reference}
@@ -79,7 +84,7 @@ def _operations(channel: str, handler: type[SocketHandler], sends: list[str]) ->
             **said,
         }
     }
-    for kind in get_args(handler.takes):
+    for kind in frames_of(handler.takes):
         operations[f"{channel}.{_tag(kind)}"] = one = {
             "action": "receive",
             "channel": at,

@@ -7,7 +7,7 @@ import os
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -16,6 +16,7 @@ from tornado.web import RequestHandler
 
 import protocol
 from app import ROUTES, VERSION
+from documents.asyncapi import frames_of
 from documents.openapi import calls
 from documents.store import NAMES, Documents
 from handlers.rest import RestHandler
@@ -81,7 +82,7 @@ def test_every_frame_is_documented() -> None:
     handlers = [handler for handler in sockets if issubclass(handler, SocketHandler)]
     modules = [importlib.import_module(f"protocol.{each.name}") for each in pkgutil.iter_modules(protocol.__path__)]
     for base, side in ((ClientFrame, "takes"), (ServerFrame, "sends")):
-        known = {kind for handler in handlers for kind in get_args(getattr(handler, side))}
+        known = {kind for handler in handlers for kind in frames_of(getattr(handler, side))}
         kinds = [kind for module in modules for kind in vars(module).values() if isinstance(kind, type)]
         there = {kind for kind in kinds if issubclass(kind, base) and not kind.__subclasses__()}
         assert len(there) > 10 and there - known == set()
@@ -91,7 +92,7 @@ def test_what_a_socket_takes_it_acts_on() -> None:
     """The documents' frames are the rows of the handler's table."""
     for route in ROUTES:
         if issubclass(route.handler, SocketHandler):
-            assert set(get_args(route.handler.takes)) == set(route.handler.actions)
+            assert set(frames_of(route.handler.takes)) == set(route.handler.actions)
 
 
 def test_every_close_code_is_told() -> None:
