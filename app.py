@@ -240,7 +240,7 @@ class App:
     def _web_application(self) -> web.Application:
         given: dict[str, Any] = {"context": self.context}
         return web.Application(
-            [(route.pattern, route.handler, given) for route in ROUTES],
+            [(route.pattern, route.handler, given | route.given) for route in ROUTES],
             default_handler_class=NotFoundHandler,
             default_handler_args=given,
             # Tornado's own access log holds the whole address, and so the token in the query.

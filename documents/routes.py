@@ -1,6 +1,7 @@
 """An entry of the route table, as the documents read it."""
 
 import re
+from typing import Any
 
 from msgspec import Struct
 from tornado.web import RequestHandler
@@ -9,10 +10,11 @@ _GROUP = re.compile(r"\([^()]*\)")
 
 
 class Route(Struct, frozen=True):
-    """A pattern and whose requests it is."""
+    """A pattern, whose requests it is, and what the handler is given besides the context."""
 
     pattern: str
     handler: type[RequestHandler]
+    given: dict[str, Any] = {}
 
     @property
     def path(self) -> str:

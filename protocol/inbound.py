@@ -34,7 +34,8 @@ def parse_id(value: object) -> Id:
     raise ValueError("Expected a UUID")
 
 
-def _decode_custom(kind: type, value: object) -> object:
+def decode_custom(kind: type, value: object) -> object:
+    """Decode an ``Id``, for msgspec."""
     if kind is Id:
         return parse_id(value)
     raise NotImplementedError(kind)
@@ -246,7 +247,7 @@ class FrameDecoder(Generic[F]):
     """
 
     def __init__(self, union: Any) -> None:
-        self._decoder = msgspec.json.Decoder(union, dec_hook=_decode_custom)
+        self._decoder = msgspec.json.Decoder(union, dec_hook=decode_custom)
         self._types = {member.__struct_config__.tag for member in get_args(union)}
 
     def decode(self, message: str | bytes) -> F:
@@ -285,7 +286,7 @@ class FrameDecoder(Generic[F]):
 def decode_body(body: bytes, kind: type[B]) -> B:
     """Return a REST body as ``kind``; raise ``AppError`` INVALID_JSON or INVALID_REQUEST naming the field."""
     try:
-        return msgspec.json.decode(body, type=kind, dec_hook=_decode_custom)
+        return msgspec.json.decode(body, type=kind, dec_hook=decode_custom)
     except msgspec.ValidationError as error:
         raise AppError(ErrorCode.INVALID_REQUEST, f"{reason_of(error)}.") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

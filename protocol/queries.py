@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from protocol.codes import AppError, ErrorCode
-from protocol.inbound import MAX_TOPICS, BountyStatus, Id, reason_of
+from protocol.inbound import MAX_TOPICS, BountyStatus, Id, decode_custom, reason_of
 
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -76,7 +76,7 @@ def decode_query(given: Mapping[str, str], kind: type[Q]) -> Q:
     """
     values = {name: int(text) if _WHOLE.fullmatch(text) else text for name, text in given.items()}
     try:
-        return msgspec.convert(values, kind)
+        return msgspec.convert(values, kind, dec_hook=decode_custom)
     except msgspec.ValidationError as error:
         expected, _, name = reason_of(error).partition(" - at `$.")
         reason = f"`{name.rstrip('`')}` is wrong: {expected[0].lower()}{expected[1:]}."
