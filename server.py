@@ -120,7 +120,9 @@ async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     _settle_garbage()
-    print(banner(VERSION, settings, settings.host, port), flush=True)
+    said = banner(VERSION, settings, settings.host, port)
+    # Where logs are for machines, one line.
+    print(said if _log_format(settings) == "console" else said.partition("\n")[0], flush=True)
     await signals.get()
     draining = asyncio.create_task(app.drain())
     hurried = asyncio.create_task(signals.get())  # a second signal: at once
