@@ -22,7 +22,8 @@ AREAS = {
 _REPORT = ROOT / "docs" / "verification-report.md"
 _WHO = (
     "A running server needs two people: TOKEN and OTHER_TOKEN, access tokens of two users, or SECRET, its HS256 key, "
-    "with which tokens of made-up users are signed (each gets a profile)."
+    "with which tokens of made-up users are signed (each gets a profile). Let the two be made for this: their chat gets "
+    "some dozens of messages and is hidden from them in the end, and a bounty of theirs is archived."
 )
 
 
@@ -90,7 +91,7 @@ async def _verify(world: World, only: list[str] | None, report: Path | None) -> 
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(markdown(world, results))
-        print(f"The report: {report}")
+        print(f"The report: {os.path.relpath(report)}")
     return 0 if is_good(results) else 1
 
 
