@@ -22,8 +22,8 @@ AREAS = {
 _REPORT = ROOT / "docs" / "verification-report.md"
 _WHO = (
     "A running server needs two people: TOKEN and OTHER_TOKEN, access tokens of two users, or SECRET, its HS256 key, "
-    "with which tokens of made-up users are signed (each gets a profile). Let the two be made for this: their chat gets "
-    "some dozens of messages and is hidden from them in the end, and a bounty of theirs is archived."
+    "with which tokens of made-up users are signed (each gets a profile). Let the two be made for this: their chat "
+    "gets some dozens of messages and is hidden from them in the end, and a bounty of theirs is archived."
 )
 
 
