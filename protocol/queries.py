@@ -59,10 +59,15 @@ class EventsQuery(Query, kw_only=True):
     last_event_id: QuerySeq | UnsetType = UNSET
 
 
-class MessagesQuery(Query, kw_only=True):
-    """The messaging socket's: the token, for who can set no header; ``replay=0`` skips the offline queue."""
+class TokenQuery(Query, kw_only=True):
+    """A socket's: the token, for who can set no header."""
 
     token: str | UnsetType = UNSET
+
+
+class MessagesQuery(TokenQuery, kw_only=True):
+    """The messaging socket's: the token, for who can set no header; ``replay=0`` skips the offline queue."""
+
     replay: Literal["0", "1"] = "1"
 
 
