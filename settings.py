@@ -1,11 +1,14 @@
-"""Every setting, read once from the environment and checked as a whole.
+"""Every setting, read from the environment and checked as a whole.
 
-A setting's environment variable is its name in upper case. ``Settings`` is frozen: what the process was started
-with is what it runs with.
+A setting's environment variable is its name in upper case. ``ENV_FILE`` names a file with more of them, which the
+environment itself overrides; a secret may stand in a file of its own, named by its variable with ``_FILE``.
+``Settings`` is frozen: a reload makes a new one.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -15,7 +18,22 @@ Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]  # a second unless the name says otherwise; 0 turns the limit off
 
+# What no log, error or command line may show. Each can be read from the file that NAME_FILE names.
+SECRETS = frozenset({"database_url", "supabase_jwt_secret"})
+
+# What a reload (SIGHUP) changes in the running server; all others take a restart.
+LIVE_SETTINGS = frozenset({
+    "allowed_origins", "connect_rate_per_10s", "drain_timeout_s", "frame_burst", "frame_rate", "log_level",
+    "max_body_bytes", "max_connections", "max_connections_per_ip", "max_connections_per_user", "max_frame_bytes",
+    "max_send_queue_bytes", "max_text_chars", "message_burst", "message_rate", "rest_rate_per_minute",
+    "supabase_jwt_secret", "supabase_url", "trusted_proxies", "typing_burst", "typing_rate",
+})  # fmt: skip
+
 MIN_SECRET_CHARS = 32  # HS256 wants a key of at least its hash's size (RFC 7518, section 3.2)
+
+
+# As systemd and a shell write them: one assignment a line, with or without quotes around the value.
+_ASSIGNMENT = re.compile(r"(?P<name>[A-Z][A-Z0-9_]*)=(?:(?P<quote>[\"'])(?P<quoted>.*)(?P=quote)|(?P<plain>[^\"'].*|))")
 
 
 class SettingsError(Exception):
@@ -26,6 +44,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The configuration. Defaults are those of the wire contract, section 6."""
 
     environment: Literal["development", "production"] = "development"
+    env_file: str | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 3001
     database_url: str | None = None
@@ -84,12 +103,18 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def load(environment: Mapping[str, str]) -> Settings:
-    """Return the settings in ``environment``; raise ``SettingsError`` naming every one that is wrong."""
+    """Return the settings in ``environment`` and in the files that it names.
+
+    Raises ``SettingsError`` naming every setting that is wrong.
+    """
     values: dict[str, Any] = {}
     problems: list[str] = []
+    given = _with_file(environment, problems)
     for field in msgspec.structs.fields(Settings):
         name = field.name.upper()
-        raw = environment.get(name, "").strip()
+        raw = given.get(name, "").strip()
+        if field.name in SECRETS and given.get(f"{name}_FILE", "").strip():
+            raw = _secret(name, raw, Path(given[f"{name}_FILE"].strip()), problems)
         if not raw:
             continue
         try:
@@ -102,6 +127,44 @@ def load(environment: Mapping[str, str]) -> Settings:
     if "supabase_url" in values:
         values["supabase_url"] = values["supabase_url"].rstrip("/")
     return Settings(**values)
+
+
+def _with_file(environment: Mapping[str, str], problems: list[str]) -> Mapping[str, str]:
+    """Return the environment with what the file of ENV_FILE adds: NAME=value lines, ``#`` before a comment."""
+    path = environment.get("ENV_FILE", "").strip()
+    if not path:
+        return environment
+    added: dict[str, str] = {}
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"ENV_FILE is {path!r}: {_reason(error)}.")
+        return environment
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        found = _ASSIGNMENT.fullmatch(line)
+        if found is None:  # the line itself may hold a secret
+            problems.append(f"ENV_FILE is {path!r}: line {number} is wrong, expected NAME=value.")
+        else:
+            added[found["name"]] = found["quoted"] if found["quote"] else found["plain"]
+    return {**added, **environment}
+
+
+def _secret(name: str, raw: str, path: Path, problems: list[str]) -> str:
+    """Return what the file of a secret setting holds. An empty file is a setting that is not set."""
+    if raw:
+        problems.append(f"{name} and {name}_FILE are both set: expected one of them.")
+        return ""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{name}_FILE is {str(path)!r}: {_reason(error)}.")
+        return ""
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return f"expected a file that can be read ({getattr(error, 'strerror', None) or 'it is no text'})"
 
 
 def _convert(raw: str, kind: Any) -> Any:
@@ -121,7 +184,7 @@ def _plainly(reason: str, kind: Any) -> str:
 
 
 def _shown(name: str, raw: str) -> str:
-    return "set" if "SECRET" in name or "URL" in name else repr(raw)
+    return "set" if name.lower() in SECRETS or "URL" in name else repr(raw)
 
 
 def _inconsistent(values: Mapping[str, Any]) -> list[str]:

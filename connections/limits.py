@@ -25,6 +25,12 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
         self._sweep_at = 1024
 
+    def change(self, rate: float, burst: float) -> None:
+        """Go on with another rate and burst; what was used up stays used up."""
+        self._sweep(self._clock())  # a bucket that was full stays so
+        self.rate = rate
+        self.burst = burst
+
     def take(self, key: str) -> float:
         """Take a token; return 0.0, or the seconds until there is one."""
         if not self.rate:
@@ -63,6 +69,10 @@ class ConnectionLimits:
 
     def __init__(self, registry: Registry, *, in_all: int, per_user: int, per_address: int) -> None:
         self._registry = registry
+        self.change(in_all=in_all, per_user=per_user, per_address=per_address)
+
+    def change(self, *, in_all: int, per_user: int, per_address: int) -> None:
+        """Go on with other caps. Nobody who is in is sent away."""
         self._in_all = in_all
         self._per_user = per_user
         self._per_address = per_address

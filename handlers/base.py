@@ -37,6 +37,7 @@ class BaseHandler(web.RequestHandler):
     def initialize(self, context: Context) -> None:
         """Take what ``app.py`` built."""
         self.context = context
+        context.requests.add(self)
         self.started_at = time.monotonic()
         given = self.request.headers.get("X-Request-Id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
@@ -68,6 +69,7 @@ class BaseHandler(web.RequestHandler):
         )
 
     def on_finish(self) -> None:
+        self.context.requests.discard(self)
         if self.get_status() == 101:  # a socket has its own lines
             return
         log.info(

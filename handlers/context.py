@@ -2,8 +2,11 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+from weakref import WeakSet
 
+import msgspec
 from msgspec import Struct
 from tornado.httputil import HTTPServerRequest
 
@@ -36,7 +39,7 @@ class Context(Struct, kw_only=True):
 
     settings: Settings
     version: str
-    proxies: list[Network]
+    proxies: Sequence[Network]
     authenticator: Authenticator
     registry: Registry
     limits: ConnectionLimits
@@ -57,6 +60,13 @@ class Context(Struct, kw_only=True):
     profiles: Profiles
     # A document of the API by its name.
     document: Callable[[str], bytes]
+    # Those that no answer has been given to yet.
+    requests: WeakSet[Any] = msgspec.field(default_factory=WeakSet)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way whose client is still there."""
+        return any(not handler.request.connection.stream.closed() for handler in self.requests)
 
     def client_address(self, peer: str, forwarded_for: str | None) -> str:
         """Return the client's address: the peer's, or where a trusted proxy says that the request came from.

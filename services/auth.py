@@ -84,11 +84,20 @@ class Authenticator:
     """
 
     def __init__(self, *, secret: str | None, jwks_url: str | None, issuer: str | None) -> None:
-        self._secret = secret
-        self._issuer = issuer
-        self._keys = _KeySet(jwks_url) if jwks_url else None
+        self._keys: _KeySet | None = None
         # By the token's hash: tokens themselves are kept nowhere.
         self._verified: TTLCache[bytes, Identity] = TTLCache(_VERIFIED_MOST, _VERIFIED_FOR_S)
+        self.change(secret=secret, jwks_url=jwks_url, issuer=issuer)
+
+    def change(self, *, secret: str | None, jwks_url: str | None, issuer: str | None) -> None:
+        """Go on with other keys, from the next token on; published ones are fetched anew when one is needed."""
+        self._secret = secret
+        self._issuer = issuer
+        if self._keys is not None and self._keys.url == jwks_url:
+            self._keys.refresh()
+        else:
+            self._keys = _KeySet(jwks_url) if jwks_url else None
+        self._verified.clear()
 
     async def identify(self, token: str | None) -> Identity:
         """Return whose token this is.
@@ -169,7 +178,7 @@ class _KeySet:
     """The published keys: fetched without blocking, kept, and fetched again when an unknown kid turns up."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._keys: dict[str, tuple[Any, str]] = {}
         self._fetched_at: float | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -191,6 +200,10 @@ class _KeySet:
             )
         return self._keys.get(kid)
 
+    def refresh(self) -> None:
+        """Have the next look fetch them; until that has succeeded, those that we have are good."""
+        self._fetched_at = None
+
     def _may_fetch(self, age_s: float) -> bool:
         return self._fetching is not None or self._fetched_at is None or time.monotonic() - self._fetched_at >= age_s
 
@@ -203,7 +216,7 @@ class _KeySet:
         self._fetched_at = time.monotonic()
         try:
             answer = await self._client.fetch(
-                self._url, connect_timeout=_JWKS_TIMEOUT_S, request_timeout=_JWKS_TIMEOUT_S, follow_redirects=False
+                self.url, connect_timeout=_JWKS_TIMEOUT_S, request_timeout=_JWKS_TIMEOUT_S, follow_redirects=False
             )
             key_set = jwt.PyJWKSet.from_json(answer.body.decode())
             usable = ((key, _algorithm(key)) for key in key_set.keys if key.key_id)

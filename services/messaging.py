@@ -37,7 +37,7 @@ class Messaging:
         self._broadcaster = broadcaster
         self._typing = typing
         self._rate = rate
-        self._max_text_chars = max_text_chars
+        self.max_text_chars = max_text_chars
 
     def send_from_socket(self, draft: Draft, origin: Connection) -> "asyncio.Future[Stored]":
         """Persist a message; ack it to ``origin``, then tell every other socket of every participant.
@@ -80,8 +80,8 @@ class Messaging:
     def _check_text(self, text: str) -> None:
         if not text.strip():
             raise AppError(ErrorCode.INVALID_TEXT, "`text` is empty.")
-        if len(text) > self._max_text_chars:
-            raise AppError(ErrorCode.INVALID_TEXT, f"`text` is longer than {self._max_text_chars} characters.")
+        if len(text) > self.max_text_chars:
+            raise AppError(ErrorCode.INVALID_TEXT, f"`text` is longer than {self.max_text_chars} characters.")
         if "\x00" in text:
             raise AppError(ErrorCode.INVALID_TEXT, "`text` holds U+0000.")
 
