@@ -14,7 +14,10 @@ _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]*\.?[\w-]*|(?<=token=)[^&\s\"']+|(?<=Beare
 
 # Loggers are kept by whoever uses them, so their level is looked up here with each line: a reload changes it.
 _OURS = logging.getLogger("bountyexpo")
-_LEVELS = {**{name.lower(): level for name, level in logging.getLevelNamesMapping().items()}, "exception": logging.ERROR}
+_LEVELS = {
+    **{name.lower(): level for name, level in logging.getLevelNamesMapping().items()},
+    "exception": logging.ERROR,
+}
 
 
 def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

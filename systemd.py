@@ -73,8 +73,9 @@ def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]
         return []
     passed = [socket.socket(fileno=_FIRST_DESCRIPTOR + number) for number in range(count)]
     for listening in passed:
-        if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(f"descriptor {listening.fileno()} is no listening socket")
+        is_tcp = listening.family in (socket.AF_INET, socket.AF_INET6) and listening.type == socket.SOCK_STREAM
+        if not is_tcp or not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError(f"descriptor {listening.fileno()} is no listening TCP socket")
         listening.setblocking(False)
         listening.set_inheritable(False)
     return passed
