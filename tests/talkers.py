@@ -38,14 +38,14 @@ class Talker:
     closes: list[int | None] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     leaving: bool = False
-    _just_heard: set[int] = field(default_factory=set)
+    _heard: set[int] = field(default_factory=set)
     _whole_until: int = 0
 
     async def _sync(self, socket: WebSocketClientConnection) -> None:
         """Ask for what was missed until nothing is: more than the cap on a replay comes in several parts."""
         truncated = True
         while truncated:
-            seen = {*self.heard, *self.acked.values()}
+            seen = {*self._heard, *self.acked.values()}
             while self._whole_until + 1 in seen:
                 self._whole_until += 1
             await self._send(socket, "sync", conversations={self.conversation_id: self._whole_until})
@@ -73,6 +73,10 @@ class Talker:
             due = time.monotonic() + wait_s
             await asyncio.sleep(wait_s)
 
+    async def catch_up(self) -> None:
+        """Come back once more, for what was said after we had left."""
+        (await self._connect()).close()
+
     async def _connect(self) -> WebSocketClientConnection:
         """Open the socket, and ask for what was missed."""
         bearer = {"Authorization": f"Bearer {token(self.user_id)}"}
@@ -84,7 +88,6 @@ class Talker:
             **self.ssl,
         )
         socket = await websocket_connect(request)
-        self._just_heard.clear()
         try:
             await self._until(socket, "connected")
             await self._sync(socket)
@@ -125,10 +128,11 @@ class Talker:
         frame: dict[str, Any] = json.loads(message)
         assert frame["type"] != "error", frame
         if frame["type"] == "message.new":
-            # What came live just before the answer to our sync is newer than what we said we had: it comes again.
-            if not (frame.get("replayed") and frame["seq"] in self._just_heard):
+            # What came live before the answer to our sync is newer than what we said we had: it comes again.
+            is_asked_for = frame.get("replayed") and frame["seq"] > self._whole_until
+            if not (is_asked_for and frame["seq"] in self._heard):
                 self.heard.append(frame["seq"])
-            self._just_heard.add(frame["seq"])
+            self._heard.add(frame["seq"])
         elif frame["type"] == "message.ack":
             self.acked[frame["clientMessageId"]] = frame["seq"]
         return frame

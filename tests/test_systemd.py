@@ -91,7 +91,9 @@ async def test_ten_restarts_under_load(service: Callable[..., FakeSystemd], dsn:
         await _until_they_talk(talkers, returns=RESTARTS)
         for one in (*callers, *talkers):
             one.leaving = True
-        await asyncio.wait_for(asyncio.gather(*tasks), 25)
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
+        for one in talkers:
+            await one.catch_up()
     finally:
         for task in tasks:
             task.cancel()
