@@ -26,6 +26,8 @@ log = structlog.get_logger()
 _TELL_EVERY_S = 5.0
 # While draining, each time for as long as a stalled loop may take to be noticed.
 _PATIENCE_S, _PATIENCE_EVERY_S = 10.0, 1.0
+# The next start is expected to take as long as this one did, and half as long again on a busier machine.
+_RESTART_FACTOR = 1.5
 
 
 class Refused(Exception):
@@ -56,16 +58,15 @@ async def serve(
     said = banner(VERSION, settings, passed[0].getsockname()[0] if passed else settings.host, port)
     # Where logs are for machines, one line.
     print(said if log_format(settings) == "console" else said.partition("\n")[0], flush=True)
-    # The next start will take about as long.
-    away_s = time.time() - psutil.Process().create_time()
-    log.info("server.ready", seconds=round(away_s, 2), passed_sockets=len(passed))
+    started_s = time.time() - psutil.Process().create_time()
+    log.info("server.ready", seconds=round(started_s, 2), passed_sockets=len(passed))
     notifier.ready(await app.summary())
     telling = asyncio.create_task(_keep_telling(app, notifier))
     while await signals.get() == signal.SIGHUP and not os.isatty(0):  # a terminal that goes away ends its server
         notifier.reloading()
         _reload(app, load)
         notifier.ready(await app.summary())
-    await _end(app, notifier, signals, away_s)
+    await _end(app, notifier, signals, away_s=_RESTART_FACTOR * started_s)
     for task in (telling, keeper):
         if task:
             task.cancel()
@@ -111,7 +112,7 @@ def _reload(app: App, load: Callable[[], Settings]) -> None:
     log.info("settings.reloaded", changed=changed, needs_restart=needs_restart)
 
 
-async def _end(app: App, notifier: Notifier, signals: "asyncio.Queue[int]", away_s: float) -> None:
+async def _end(app: App, notifier: Notifier, signals: "asyncio.Queue[int]", *, away_s: float) -> None:
     notifier.stopping("Draining")
     draining = asyncio.create_task(app.drain(away_s))
     hurried = asyncio.create_task(_next_stop(signals))

@@ -30,7 +30,7 @@ from services.auth import AUDIENCE
 from settings import Settings, SettingsError
 from storage import seed
 from storage.embedded import EmbeddedPostgres
-from storage.migrate import Unreachable, check_reachable, migrate, pending
+from storage.migrate import Busy, Unreachable, check_reachable, migrate, pending
 from systemd import Notifier, passed_sockets
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _serve(settings)
     except SettingsError as error:
         print(f"The configuration is wrong:\n{error}", file=sys.stderr)
-    except Refused as error:
+    except (Refused, Busy) as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 130

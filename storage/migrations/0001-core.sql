@@ -1,5 +1,8 @@
 -- The tables of the marketplace that realtime needs. Each may exist already, with rows and more columns
 -- (a Supabase project of the app): what is missing is added, nothing is taken away.
+-- Each statement is a transaction of its own, so that no table stays locked while the next is waited for, and can be
+-- run again after a lock that was not to be had.
+-- transactional: false
 -- depends:
 
 CREATE TABLE IF NOT EXISTS profiles (
@@ -24,9 +27,9 @@ ALTER TABLE bounties ADD COLUMN IF NOT EXISTS creator_id uuid REFERENCES profile
 ALTER TABLE bounties ADD COLUMN IF NOT EXISTS hunter_id uuid REFERENCES profiles (id) ON DELETE SET NULL;
 ALTER TABLE bounties ADD COLUMN IF NOT EXISTS amount_cents bigint NOT NULL DEFAULT 0;
 ALTER TABLE bounties ADD COLUMN IF NOT EXISTS is_for_honor boolean NOT NULL DEFAULT false;
--- A status that the wire knows and an older table's check does not must be storable.
-ALTER TABLE bounties DROP CONSTRAINT IF EXISTS bounties_status_check;
-ALTER TABLE bounties ADD CONSTRAINT bounties_status_check CHECK (
+-- A status that the wire knows and an older table's check does not must be storable. What an older table holds besides
+-- stays: never validated.
+ALTER TABLE bounties DROP CONSTRAINT IF EXISTS bounties_status_check, ADD CONSTRAINT bounties_status_check CHECK (
     status IN ('open', 'in_progress', 'completed', 'archived', 'deleted', 'cancelled', 'cancellation_requested')
 ) NOT VALID;
 
@@ -37,8 +40,9 @@ CREATE TABLE IF NOT EXISTS conversations (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 );
--- The newest message's seq; who holds this row's lock gives out the next.
-ALTER TABLE conversations ADD COLUMN IF NOT EXISTS last_seq bigint NOT NULL DEFAULT 0;
+-- The newest message's seq; who holds this row's lock gives out the next. NULL: not numbered yet (0005-backfill), so
+-- rows that are there already have none, and new ones begin at 0.
+ALTER TABLE conversations ADD COLUMN IF NOT EXISTS last_seq bigint, ALTER COLUMN last_seq SET DEFAULT 0;
 -- Names the one conversation of two people about one bounty (or none); null for groups.
 ALTER TABLE conversations ADD COLUMN IF NOT EXISTS direct_key text;
 

@@ -1,5 +1,5 @@
 -- The public event log: one row a committed new bounty or change of status, whoever made it.
--- depends: 0003-rules
+-- depends: 0003-indexes
 
 CREATE TABLE bounty_events (
     log_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
