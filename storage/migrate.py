@@ -76,14 +76,18 @@ def _lock(backend: Any) -> None:
 
     By asking again and again: whoever waits inside a statement would be waited for by CREATE INDEX CONCURRENTLY.
     """
+    said = False
     while not backend.execute(_TRY_LOCK).fetchone()[0]:
-        log.info("migration.waiting", reason="another process migrates this database")
+        if not said:
+            log.info("migration.waiting", reason="another process migrates this database")
+            said = True
         time.sleep(_LOCK_POLL_S)
 
 
 def _apply(backend: Any, migration: Any) -> None:
     """Apply one migration, again and again while a table's lock is not to be had."""
     give_up = time.monotonic() + _PATIENCE_S
+    said = False
     while True:
         try:
             backend.apply_one(migration)
@@ -91,7 +95,9 @@ def _apply(backend: Any, migration: Any) -> None:
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected) as error:
             if time.monotonic() >= give_up:
                 raise Busy(f"{migration.id} could not lock a table for {_PATIENCE_S:.0f} s: {error}".strip()) from error
-            log.info("migration.waiting", name=migration.id, reason=str(error).strip())
+            if not said:
+                log.info("migration.waiting", name=migration.id, reason=str(error).strip())
+                said = True
             _send_vacuum_away(backend)
             time.sleep(random.uniform(0.1, _RETRY_S))  # noqa: S311  # spreads attempts, guards nothing
 
