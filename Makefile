@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test lint format setup setup-dev lock docs verify bench soak chaos conformance fuzz clean
+.PHONY: help run test lint format setup setup-dev lock docs verify bench soak chaos conformance fuzz env-example clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -15,11 +15,14 @@ run: setup  ## Serve on http://127.0.0.1:3001, with an embedded PostgreSQL
 test: setup-dev  ## Run every test, on an embedded PostgreSQL of its own
 	$(BIN)/python -m pytest -n auto
 
-lint: setup-dev  ## ruff, mypy --strict and the layers
+lint: setup-dev  ## ruff, mypy --strict, the layers, the install script and the units
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck deploy/install.sh
+	@command -v systemd-analyze >/dev/null || echo "systemd-analyze is not there: the units are not checked"
+	@! command -v systemd-analyze >/dev/null || $(BIN)/python -m deploy.check_units
 
 format: setup-dev  ## Put the code in form
 	$(BIN)/ruff check --fix .
@@ -45,6 +48,9 @@ fuzz: setup-dev  ## Send 200,000 broken and hostile inputs to a real server (INP
 
 soak: setup-dev  ## Hold 10,000 connections for ten minutes, with messages going
 	$(BIN)/python -m bench.soak
+
+env-example: setup  ## Write deploy/env.example from the settings and the README
+	@$(BIN)/python -m deploy.make_env_example > deploy/env.example.new && mv deploy/env.example.new deploy/env.example
 
 setup: $(VENV)/.runtime  ## Install what the server needs into .venv
 
