@@ -20,7 +20,7 @@ lint: setup-dev  ## ruff, mypy --strict, the layers, the install script and the 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck deploy/install.sh
+	$(BIN)/shellcheck deploy/install.sh deploy/trial/*.sh
 	@command -v systemd-analyze >/dev/null || echo "systemd-analyze is not there: the units are not checked"
 	@! command -v systemd-analyze >/dev/null || $(BIN)/python -m deploy.check_units
 

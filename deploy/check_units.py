@@ -1,4 +1,4 @@
-"""``make lint``: systemd-analyze finds nothing wrong with the units, and the sandbox is as tight as it is said to be."""
+"""``make lint``: systemd-analyze finds nothing wrong with the units, and the sandbox is as tight as is said of it."""
 
 import re
 import subprocess

@@ -65,7 +65,7 @@ install() {
     as_service "$target" check || say "(what is missing is done next)"
     say "migrating the database; the running release goes on meanwhile"
     as_service "$target" migrate
-    [ "$(readlink -f "$OPT/current" || true)" = "$target" ] || try_out "$target"
+    [ "$(readlink -e "$OPT/current" || true)" = "$target" ] || try_out "$target"
     install_units "$target"
     activate "$target"
     remove_old_releases
@@ -73,7 +73,7 @@ install() {
 
 rollback() {
     [ -L "$OPT/previous" ] || fail "there is no release before this one"
-    target=$(readlink -f "$OPT/previous")
+    target=$(readlink -e "$OPT/previous" || true)
     [ -e "$target/.complete" ] || fail "$target is not whole"
     say "rolling back to $(basename "$target"); the database stays as it is: migrations only add"
     install_units "$target"
@@ -113,9 +113,8 @@ release_name() {
 
 # What a release consists of: all that is not development's.
 shipped() {
-    find . -type f \( -name '*.py' -o -name '*.sql' -o -name '*.txt' -o -name '*.md' -o -path './deploy/*' -o -path './static/*' -o -name LICENSE \) \
-        ! -path './.*' ! -path './tests/*' ! -path './bench/*' ! -path './chaos/*' ! -path './fuzz/*' \
-        ! -path './conformance/*' ! -path '*/__pycache__/*' ! -name 'requirements-dev*'
+    find . -type f ! -path './.*' ! -path '*/__pycache__/*' ! -path '*/node_modules/*' ! -name 'requirements-dev*' \
+        ! -path './tests/*' ! -path './bench/*' ! -path './chaos/*' ! -path './fuzz/*' ! -path './conformance/*'
 }
 
 make_configuration() {
@@ -236,7 +235,7 @@ install_units() {
 
 # Switch, restart, look whether it answers; go back if it does not.
 activate() {
-    before=$(readlink -f "$OPT/current" 2>/dev/null || true)
+    before=$(readlink -e "$OPT/current" || true)
     switch_to "$1"
     has_systemd || return 0
     run $MANAGER start $NAME.socket
@@ -253,7 +252,7 @@ activate() {
 }
 
 switch_to() {
-    before=$(readlink -f "$OPT/current" 2>/dev/null || true)
+    before=$(readlink -e "$OPT/current" || true)
     if [ "$before" = "$1" ]; then
         return
     fi
@@ -288,8 +287,8 @@ except OSError as error:
 }
 
 remove_old_releases() {
-    current=$(readlink -f "$OPT/current" || true)
-    previous=$(readlink -f "$OPT/previous" || true)
+    current=$(readlink -e "$OPT/current" || true)
+    previous=$(readlink -e "$OPT/previous" || true)
     # Newest first, by when they were made; what is in use stays whatever its age.
     # shellcheck disable=SC2012  # the names are ours: no spaces
     for old in $(ls -1dt "$OPT"/releases/* | tail -n "+$((keep + 1))"); do

@@ -11,7 +11,7 @@ from typing import Any
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
-from tests.harness import token
+from tests.harness import token, until
 
 # An answer that takes longer than a restart and a busy machine explain is a lost one.
 _PATIENCE_S = 20.0
@@ -179,3 +179,10 @@ class Caller:
                 self.failures.append(repr(error))
             await asyncio.sleep(0.02)
         client.close()
+
+
+async def until_they_talk(talkers: list[Talker], *, returns: int) -> None:
+    """Wait until each is back as often as that, and has said something more."""
+    await until(lambda: all(len(one.late_s) >= returns for one in talkers), _PATIENCE_S)
+    before = [len(one.acked) for one in talkers]
+    await until(lambda: all(len(one.acked) > was for one, was in zip(talkers, before, strict=True)), _PATIENCE_S)

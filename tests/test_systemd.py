@@ -20,7 +20,7 @@ from systemd import Notifier, passed_sockets
 from tests.fake_systemd import HAND_IN, WATCHDOG_S, FakeSystemd
 from tests.faults import sql
 from tests.harness import SECRET, Client, token, until
-from tests.talkers import Caller, Talker
+from tests.talkers import Caller, Talker, until_they_talk
 from tests.test_command import PATIENCE_S, ROOT, environment
 
 OTHER_SECRET = "another secret that only the tests know, as long"
@@ -86,9 +86,9 @@ async def test_ten_restarts_under_load(service: Callable[..., FakeSystemd], dsn:
     tasks += [asyncio.ensure_future(one.call()) for one in callers[:2]]
     try:
         for number in range(RESTARTS):
-            await _until_they_talk(talkers, returns=number)
+            await until_they_talk(talkers, returns=number)
             await unit.restart()
-        await _until_they_talk(talkers, returns=RESTARTS)
+        await until_they_talk(talkers, returns=RESTARTS)
         for one in (*callers, *talkers):
             one.leaving = True
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
@@ -118,13 +118,6 @@ async def test_ten_restarts_under_load(service: Callable[..., FakeSystemd], dsn:
     assert sql(dsn, "SELECT count(*) FROM messages WHERE text = 'by REST'") == [(sent,)]
     assert await unit.stop() == 0
     _check_what_was_told(unit)
-
-
-async def _until_they_talk(talkers: list[Talker], *, returns: int) -> None:
-    """Wait until each is back as often as that, and has said something more."""
-    await until(lambda: all(len(one.late_s) >= returns for one in talkers), PATIENCE_S)
-    before = [len(one.acked) for one in talkers]
-    await until(lambda: all(len(one.acked) > was for one, was in zip(talkers, before, strict=True)), PATIENCE_S)
 
 
 def _check_what_was_told(unit: FakeSystemd) -> None:
