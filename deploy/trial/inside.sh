@@ -5,23 +5,25 @@ cd /root/source
 NAME=bountyexpo-realtime
 python=/opt/$NAME/current/.venv/bin/python
 
+trap 'journalctl -n 40 -o cat --no-pager -u $NAME' EXIT
 step() {
     printf '\n== %s\n' "$*"
 }
 
 step "systemd is process 1: $(cat /proc/1/comm), $(systemctl --version | head -1)"
 step "a dry run"
-deploy/install.sh --dry-run | head -8
+deploy/install.sh --dry-run > /tmp/dry && head -8 /tmp/dry
 step "the first run: from nothing to a configuration to fill in"
 deploy/install.sh
 step "the database and the secrets"
 systemctl start postgresql
-runuser -u postgres -- psql -qc "CREATE ROLE realtime LOGIN PASSWORD 'trial'" -c "CREATE DATABASE realtime OWNER realtime"
+cd / && runuser -u postgres -- psql -qc "CREATE ROLE realtime LOGIN PASSWORD 'trial'" -c "CREATE DATABASE realtime OWNER realtime"
+cd /root/source
 echo 'postgresql://realtime:trial@127.0.0.1:5432/realtime' > /etc/$NAME/secrets/database-url
 echo 'a secret that only the tests know, long enough' > /etc/$NAME/secrets/supabase-jwt-secret
 step "the second run: migrated, tried out, started"
 deploy/install.sh
-systemctl status --no-pager $NAME.service $NAME.socket | head -24
+systemctl status --no-pager $NAME.service $NAME.socket > /tmp/status && head -24 /tmp/status
 systemd-analyze verify /etc/systemd/system/$NAME.service /etc/systemd/system/$NAME.socket
 systemd-analyze security --no-pager $NAME.service | tail -1
 step "the third run changes nothing but restarts"
@@ -72,4 +74,5 @@ step "removed"
 deploy/install.sh --purge
 if systemctl is-active $NAME.socket; then exit 1; fi
 [ ! -e /opt/$NAME ]
+trap - EXIT
 printf '\nThe trial is over: all is well.\n'
