@@ -12,9 +12,11 @@
 set -eu
 
 NAME=bountyexpo-realtime
-OPT=/opt/$NAME
-ETC=/etc/$NAME
-UNITS=/etc/systemd/system
+# DESTDIR: somewhere else than /, to look at what would be there; nothing is started then.
+DESTDIR=${DESTDIR:-}
+OPT=$DESTDIR/opt/$NAME
+ETC=$DESTDIR/etc/$NAME
+UNITS=$DESTDIR/etc/systemd/system
 HEALTH=http://127.0.0.1:3001/health
 HEALTH_TRIES=30
 MANAGER=systemctl
@@ -37,9 +39,9 @@ main() {
         shift
     done
     case $keep in ''|*[!0-9]*|0|1) fail "--keep wants a number of 2 or more" ;; esac
-    [ -n "$dry" ] || [ "$(id -u)" = 0 ] || fail "must be run as root (or with --dry-run)"
+    [ -n "$dry$DESTDIR" ] || [ "$(id -u)" = 0 ] || fail "must be run as root (or with --dry-run)"
     if ! has_systemd; then
-        say "systemd does not run here: units are put in place, nothing is started"
+        say "without systemd: units are put in place, nothing is started"
     fi
     "$action"
 }
@@ -94,7 +96,7 @@ uninstall() {
 
 purge() {
     uninstall
-    run rm -rf "$ETC" "/var/lib/private/$NAME" "/var/lib/$NAME"
+    run rm -rf "$ETC" "$DESTDIR/var/lib/private/$NAME" "$DESTDIR/var/lib/$NAME"
 }
 
 check_python() {
@@ -118,7 +120,7 @@ shipped() {
 }
 
 make_configuration() {
-    run mkdir -p "$OPT/releases" "$ETC/secrets"
+    run mkdir -p "$OPT/releases" "$ETC/secrets" "$UNITS"
     run chmod 755 "$OPT" "$OPT/releases" "$ETC"
     run chmod 700 "$ETC/secrets"
     if [ ! -e "$ETC/env" ]; then
@@ -300,7 +302,7 @@ remove_old_releases() {
 }
 
 has_systemd() {
-    [ -d /run/systemd/system ]
+    [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]
 }
 
 run() {

@@ -33,7 +33,7 @@ __all__ = ["service"]
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is missing: apt-get install nginx-light")
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "bountyexpo-realtime.conf").read_text()
-RESTARTS = 2
+RESTARTS = 1
 
 
 class Nginx:
@@ -188,7 +188,7 @@ async def test_an_idle_connection(service: Callable[..., FakeSystemd], dsn: str,
     async with behind(unit, tmp_path, {"proxy_read_timeout 120s": "proxy_read_timeout 1s"}) as nginx:
         client = Client(await websocket_connect(HTTPRequest(f"wss://{nginx.url}/events/subscribe", **UNVERIFIED)))
         await client.get("connection")
-        await client.nothing(within=3)
+        await client.nothing(within=2)
         await client.send("ping", ts=1)
         await client.get("pong")
         client.socket.close()
