@@ -19,7 +19,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]  # a second unless the name says otherwise; 0 turns the limit off
 
 # What no log, error or command line may show. Each can be read from the file that NAME_FILE names.
-SECRETS = frozenset({"database_url", "supabase_jwt_secret"})
+SECRETS = frozenset({"database_url", "expo_access_token", "metrics_token", "supabase_jwt_secret"})
 
 # What a reload (SIGHUP) changes in the running server; all others take a restart.
 LIVE_SETTINGS = frozenset({

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from settings import SECRETS
 from storage.migrate import pending
 from tests.harness import SECRET
 from tests.test_command import ROOT
@@ -62,7 +63,7 @@ def test_from_nothing_to_removed(tmp_path: Path, bare: str) -> None:
     release = (machine.opt / "current").resolve()
     assert release.parent == machine.opt / "releases"
     modes = {path.name: path.stat().st_mode & 0o777 for path in (machine.etc / "secrets").iterdir()}
-    assert modes == {"database-url": 0o600, "supabase-jwt-secret": 0o600}
+    assert modes == {name.replace("_", "-"): 0o600 for name in SECRETS}
     assert (machine.etc / "secrets").stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in machine.units.iterdir()) == [
         "bountyexpo-realtime.service", "bountyexpo-realtime.socket",
