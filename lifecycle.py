@@ -102,7 +102,7 @@ def _reload(app: App, load: Callable[[], Settings]) -> None:
     """Read the settings again and go on with them; with those from before where they are wrong."""
     try:
         wanted = load()
-    except (SettingsError, Refused) as error:
+    except (SettingsError, Refused, OSError) as error:
         log.error("settings.refused", reason=str(error))
         return
     before = app.settings

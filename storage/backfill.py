@@ -62,11 +62,12 @@ _NUMBER_OLDEST = """
     )
     FROM oldest WHERE m.id = oldest.id
 """
-# Whoever is writing to a conversation has its lock; it is left for later.
+# Whoever is writing to a conversation has its lock. Among many it is left for later; by itself it is waited for.
 _LOCK = """
     SELECT id::text FROM conversations WHERE id = ANY (%s::uuid[]) AND last_seq IS NULL
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    ORDER BY id FOR NO KEY UPDATE
 """
+_LOCK_FREE = f"{_LOCK} SKIP LOCKED"
 # Who is a participant by now has had the old messages by other ways: none of them is replayed or counted unread.
 _NUMBER_REST = """
     WITH chosen AS (
@@ -158,21 +159,17 @@ class _Backfill:
         """Give every message its place, every conversation its newest, every participant their cursors."""
         hides = self._has_column("conversation_participants", "deleted_at")
         with self._progress("Messages numbered", self._one(_UNNUMBERED)) as bar:
-            left = True
-            while left:
-                left = False
-                after = _FIRST
-                while sizes := self._page(after):
-                    for conversation, size in sizes:
-                        if size > _ROWS:
-                            self._number_oldest(conversation, bar)
-                    for ids in _packed(sizes):
-                        numbered, skipped = self._retrying(partial(self._number_rest, ids, hides=hides))
-                        bar.update(numbered)
-                        left = left or skipped
-                    after = sizes[-1][0]
-                if left:
-                    time.sleep(_PAUSE_S)
+            after = _FIRST
+            while sizes := self._page(after):
+                for conversation, size in sizes:
+                    if size > _ROWS:
+                        self._number_oldest(conversation, bar)
+                for ids in _packed(sizes):
+                    bar.update(self._retrying(partial(self._number_rest, ids, _LOCK_FREE, hides=hides)))
+                after = sizes[-1][0]
+            while sizes := self._page(_FIRST):
+                for conversation, _ in sizes:
+                    bar.update(self._retrying(partial(self._number_rest, [conversation], _LOCK, hides=hides)))
 
     def number_nobodys(self) -> None:
         """Messages of no conversation, which an earlier table may hold, are nobody's to see and all have place 0."""
@@ -206,16 +203,16 @@ class _Backfill:
             numbered = self._update(_NUMBER_OLDEST, conversation=conversation, rows=_ROWS)
             bar.update(numbered)
 
-    def _number_rest(self, ids: list[str], *, hides: bool) -> tuple[int, bool]:
-        """Return how many messages were numbered, and whether a conversation was left for later."""
+    def _number_rest(self, ids: list[str], lock: str, *, hides: bool) -> int:
+        """Number all that these conversations hold, as far as they can be locked; return how many messages."""
         with self._quietly() as cursor:
-            cursor.execute(_LOCK, (ids,))
+            cursor.execute(lock, (ids,))
             locked = [row[0] for row in cursor.fetchall()]
             cursor.execute(_NUMBER_REST, (locked,))
-            numbered = cursor.fetchone()[0]
+            numbered: int = cursor.fetchone()[0]
             if hides:
                 cursor.execute(_HIDE, (locked,))
-        return numbered, len(locked) < len(ids)
+        return numbered
 
     def _fill(self, statement: str, after: str) -> str | None:
         with self._quietly() as cursor:

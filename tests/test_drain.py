@@ -1,10 +1,11 @@
 """A server that goes away says so, finishes what it has begun, and spreads its clients' return."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.harness import Client, Server, until
+from tests.harness import SOON_S, Client, Server, until
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -69,6 +70,30 @@ async def test_what_is_under_way_is_finished(start: Start) -> None:
     await reader.send("sync", conversations={chat: 0})
     frames = await reader.all_until("sync.complete")
     assert [frame["seq"] for frame in frames if frame["type"] == "message.new"] == list(range(1, len(stored) + 1))
+
+
+async def test_requests_under_way_are_answered_and_late_sockets_sent_away(server: Server) -> None:
+    """What was accepted before the drain is neither cut nor forgotten."""
+    alice, _, chat = await server.pair()
+    with socket.create_connection(("127.0.0.1", server.port)) as late:
+        late.sendall(b"GET /events/subscribe HTTP/1.1\r\nHost: x\r\n")
+        with server.locked("messages"):
+            path = f"/api/conversations/{chat}/messages"
+            sending = asyncio.ensure_future(server.rest("POST", path, {"text": "x"}, user=alice))
+            await until(lambda: server.app.context.busy)
+            draining = asyncio.ensure_future(server.app.drain())
+            await asyncio.sleep(0)
+            late.sendall(
+                b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            late.setblocking(False)
+            heard = b""
+            while b"server.draining" not in heard or b"\x88\x02\x03\xf4" not in heard:  # close, 1012
+                heard += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(late, 4096), SOON_S)
+            assert not draining.done()
+        assert (await sending).status == 201
+    await asyncio.wait_for(draining, SOON_S)
 
 
 async def test_a_client_that_does_not_answer_is_not_waited_for(start: Start) -> None:
