@@ -15,12 +15,13 @@ run: setup  ## Serve on http://127.0.0.1:3001, with an embedded PostgreSQL
 test: setup-dev  ## Run every test, on an embedded PostgreSQL of its own
 	$(BIN)/python -m pytest -n auto
 
-lint: setup-dev  ## ruff, mypy --strict, the layers, the install script and the units
+lint: setup-dev  ## ruff, mypy --strict, the layers, the scripts, the units, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck deploy/install.sh deploy/trial/*.sh
+	$(BIN)/hadolint Dockerfile
 	@command -v systemd-analyze >/dev/null || echo "systemd-analyze is not there: the units are not checked"
 	@! command -v systemd-analyze >/dev/null || $(BIN)/python -m deploy.check_units
 
