@@ -1,6 +1,7 @@
 """Settings: defaults, what is refused and how that is told, and what is never printed."""
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,49 @@ def test_supabase_s_addresses() -> None:
         settings = load({"SUPABASE_URL": url})
         assert settings.jwks_url == "https://x.supabase.co/auth/v1/.well-known/jwks.json"
         assert settings.issuer == "https://x.supabase.co/auth/v1"
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    """NAME_FILE for each that is one, without the line's end; an empty file is a setting that is not set."""
+    path = tmp_path / "secret"
+    path.write_text(f"{SECRET}\n")
+    assert load({"SUPABASE_JWT_SECRET_FILE": str(path)}).supabase_jwt_secret == SECRET
+    path.write_text("postgresql://db/app")
+    assert load({"DATABASE_URL_FILE": f" {path} "}).database_url == "postgresql://db/app"
+    path.write_text("\n")
+    assert load({"DATABASE_URL_FILE": str(path), "SUPABASE_JWT_SECRET_FILE": str(path)}) == Settings()
+    assert load({"PORT_FILE": str(path)}) == Settings(), "it is no secret"
+
+
+def test_a_wrong_secret_file_is_named_without_what_is_in_it(tmp_path: Path) -> None:
+    """Missing, no text, given twice, or wrong inside."""
+    path = tmp_path / "secret"
+    [problem] = problems(DATABASE_URL_FILE=str(path))
+    assert problem == f"DATABASE_URL_FILE is '{path}': expected a file that can be read (No such file or directory)."
+    path.write_bytes(b"hunter2\xff")
+    [problem] = problems(SUPABASE_JWT_SECRET_FILE=str(path))
+    assert problem.startswith("SUPABASE_JWT_SECRET_FILE is") and "hunter2" not in problem
+    path.write_text("hunter2")
+    [problem] = problems(SUPABASE_JWT_SECRET_FILE=str(path))
+    assert "too short" in problem and "hunter2" not in problem
+    [problem] = problems(SUPABASE_JWT_SECRET_FILE=str(path), SUPABASE_JWT_SECRET=SECRET)
+    assert "both set" in problem and "hunter2" not in problem and SECRET not in problem
+
+
+def test_settings_in_a_file(tmp_path: Path) -> None:
+    """As a shell or systemd reads it; the environment goes before, and a wrong line is named by its number."""
+    path = tmp_path / "env"
+    path.write_text(
+        "# settings\n\nPORT=4000\n MESSAGE_RATE=2\nLOG_LEVEL='error'\nALLOWED_ORIGINS=\"https://a.example\"\n"
+    )
+    settings = load({"ENV_FILE": str(path), "PORT": "5000"})
+    assert (settings.port, settings.message_rate, settings.log_level) == (5000, 2, "error")
+    assert settings.allowed_origins == ("https://a.example",)
+    path.write_text("PORT=4000\nhunter2\nexport X=1\n")
+    told = problems(ENV_FILE=str(path))
+    assert [line.split(": ")[1] for line in told] == [
+        "line 2 is wrong, expected NAME=value.", "line 3 is wrong, expected NAME=value.",
+    ]  # fmt: skip
+    assert "hunter2" not in "".join(told)
+    [problem] = problems(ENV_FILE=str(tmp_path / "none"))
+    assert "No such file" in problem
