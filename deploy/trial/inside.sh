@@ -63,9 +63,9 @@ runuser -u postgres -- pg_restore --no-owner --role=realtime --exit-on-error --s
 for database in realtime restored; do
     runuser -u postgres -- psql -Atc "SELECT count(*), sum(seq), max(created_at) FROM messages" $database
 done
-systemctl stop $NAME.service
+systemctl stop $NAME.socket $NAME.service
 runuser -u postgres -- psql -q -c "ALTER DATABASE realtime RENAME TO broken" -c "ALTER DATABASE restored RENAME TO realtime"
-systemctl start $NAME.service
+systemctl start $NAME.socket $NAME.service
 $python -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:3001/health").read().decode())'
 
 step "an upgrade, and back"
