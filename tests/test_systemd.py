@@ -210,6 +210,18 @@ async def test_a_reload_of_wrong_settings(service: Callable[..., FakeSystemd], d
     (await _messages(unit, alice)).socket.close()
 
 
+async def test_it_asks_for_time_while_postgresql_is_away(service: Callable[..., FakeSystemd], tmp_path: Path) -> None:
+    """systemd does not end a start that waits for its database; the server itself does, in the end."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        (tmp_path / "database-url").write_text(f"postgresql://me@127.0.0.1:{nobody.getsockname()[1]}/app")
+        unit = service(startup_timeout_s=1)
+        with pytest.raises(AssertionError, match="can't be reached"):
+            await unit.start()
+    assert {"EXTEND_TIMEOUT_USEC": "10000000", "STATUS": "Waiting for PostgreSQL"} in unit.told
+    assert not unit.count("READY")
+
+
 async def test_connections_wait_while_nobody_answers(service: Callable[..., FakeSystemd], dsn: str) -> None:
     """A connection made before the server is even started is answered by it."""
     unit = service()
