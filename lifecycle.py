@@ -26,8 +26,9 @@ log = structlog.get_logger()
 _TELL_EVERY_S = 5.0
 # While draining, each time for as long as a stalled loop may take to be noticed.
 _PATIENCE_S, _PATIENCE_EVERY_S = 10.0, 1.0
-# The next start is expected to take as long as this one did, and half as long again on a busier machine.
-_RESTART_FACTOR = 1.5
+# The next start is expected to take as long as this one did; as long again is for the end of this one, and for a
+# machine that is busier by then. A start that had to wait for its database says nothing of the next.
+_RESTART_FACTOR, _MOST_AWAY_S = 2.0, 5.0
 
 
 class Refused(Exception):
@@ -66,7 +67,7 @@ async def serve(
         notifier.reloading()
         _reload(app, load)
         notifier.ready(await app.summary())
-    await _end(app, notifier, signals, away_s=_RESTART_FACTOR * started_s)
+    await _end(app, notifier, signals, away_s=min(_MOST_AWAY_S, _RESTART_FACTOR * started_s))
     for task in (telling, keeper):
         if task:
             task.cancel()
