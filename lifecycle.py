@@ -26,9 +26,10 @@ log = structlog.get_logger()
 _TELL_EVERY_S = 5.0
 # While draining, each time for as long as a stalled loop may take to be noticed.
 _PATIENCE_S, _PATIENCE_EVERY_S = 10.0, 1.0
-# The next start is expected to take as long as this one did; as long again is for the end of this one, and for a
-# machine that is busier by then. A start that had to wait for its database says nothing of the next.
-_RESTART_FACTOR, _MOST_AWAY_S = 2.0, 5.0
+# The next start is expected to take as long as this one did. The rest is for the end of this one, and for a machine
+# that is busier by then: with a load of ten on two cores starts differed threefold. One that had to wait for its
+# database says nothing of the next.
+_RESTART_FACTOR, _MOST_AWAY_S = 3.0, 5.0
 
 
 class Refused(Exception):

@@ -283,7 +283,8 @@ class _Backfill:
                 cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER {name}")
 
     def _progress(self, what: str, total: int) -> Any:
-        log.info("backfill.begins", what=what, total=total)
+        if total:
+            log.info("backfill.begins", what=what, total=total)
         return tqdm(total=total, desc=what, unit=" rows", unit_scale=True, disable=None if total else True)
 
 

@@ -57,13 +57,11 @@ class Talker:
         due: float | None = None
         while True:
             try:
-                socket = await self._connect()
+                socket = await self._connect(due)
             except Exception as error:  # refused, reset, or an HTTP status: what must not be
                 self.failures.append(repr(error))
                 await asyncio.sleep(0.1)
                 continue
-            if due is not None:
-                self.late_s.append(time.monotonic() - due)
             try:
                 wait_s, unacked = await self._chat(socket, unacked)
             finally:
@@ -77,8 +75,8 @@ class Talker:
         """Come back once more, for what was said after we had left."""
         (await self._connect()).close()
 
-    async def _connect(self) -> WebSocketClientConnection:
-        """Open the socket, and ask for what was missed."""
+    async def _connect(self, due: float | None = None) -> WebSocketClientConnection:
+        """Open the socket, note how long after ``due`` it was ours, and ask for what was missed."""
         bearer = {"Authorization": f"Bearer {token(self.user_id)}"}
         request = HTTPRequest(
             f"{self.scheme}://{self.url}/messages/subscribe?replay=0",
@@ -90,6 +88,8 @@ class Talker:
         socket = await websocket_connect(request)
         try:
             await self._until(socket, "connected")
+            if due is not None:
+                self.late_s.append(time.monotonic() - due)
             await self._sync(socket)
         except Exception:
             socket.close()
