@@ -5,12 +5,11 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
-import jwt
 import msgspec
 import psycopg2
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
@@ -18,9 +17,10 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from app import App
 from settings import Settings
+from tests.basics import SECRET as SECRET
+from tests.basics import token as token
+from tests.basics import until as until
 from tests.contract import CONTRACT
-
-SECRET = "a secret that only the tests know, long enough"
 
 # How long a test waits for what has to come, and for what must not.
 SOON_S = 5.0
@@ -39,13 +39,6 @@ QUIET = {
     "request_timeout_s": 5,
     "database_pool_size": 4,
 }
-
-
-def token(user_id: str | None, *, secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    """Return a token as Supabase makes them; a claim given as None is left out."""
-    now = int(time.time())
-    payload = {"sub": user_id, "aud": "authenticated", "role": "authenticated", "iat": now, "exp": now + 3600, **claims}
-    return jwt.encode({key: value for key, value in payload.items() if value is not None}, secret, algorithm=algorithm)
 
 
 class Answer(msgspec.Struct):
@@ -293,11 +286,3 @@ class Server:
             cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             yield
             connection.rollback()
-
-
-async def until(condition: Callable[[], Any], timeout: float = SOON_S) -> None:
-    """Wait until ``condition()`` holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.005)

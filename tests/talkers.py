@@ -11,7 +11,7 @@ from typing import Any
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
-from tests.harness import token, until
+from tests.basics import token, until
 
 # An answer that takes longer than a restart and a busy machine explain is a lost one.
 _PATIENCE_S = 20.0

@@ -145,7 +145,7 @@ async def test_a_websocket_and_a_call(service: Callable[..., FakeSystemd], dsn: 
             return await http.fetch(f"https://{nginx.url}{path}", raise_error=False, **UNVERIFIED, **options)
 
         url = f"wss://{nginx.url}/messages/subscribe?token={bearer}"
-        client = Client(await websocket_connect(HTTPRequest(url, **UNVERIFIED)))
+        client = Client(await websocket_connect(HTTPRequest(url, **UNVERIFIED)), "/messages/subscribe")
         assert (await client.get("connected"))["userId"] == alice
         client.socket.close()
         headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
@@ -186,7 +186,10 @@ async def test_an_idle_connection(service: Callable[..., FakeSystemd], dsn: str,
         assert found and int(found[1]) > defaults.heartbeat_interval_s + defaults.heartbeat_timeout_s
     unit = service(**TRUSTING, heartbeat_interval_s=0.4, heartbeat_timeout_s=2)
     async with behind(unit, tmp_path, {"proxy_read_timeout 120s": "proxy_read_timeout 1s"}) as nginx:
-        client = Client(await websocket_connect(HTTPRequest(f"wss://{nginx.url}/events/subscribe", **UNVERIFIED)))
+        client = Client(
+            await websocket_connect(HTTPRequest(f"wss://{nginx.url}/events/subscribe", **UNVERIFIED)),
+            "/events/subscribe",
+        )
         await client.get("connection")
         await client.nothing(within=2)
         await client.send("ping", ts=1)

@@ -268,7 +268,7 @@ def test_what_was_meant_for_another_process() -> None:
 async def _open(unit: FakeSystemd, user_id: str, secret: str = SECRET, origin: str | None = None) -> Client:
     headers: dict[str, Any] = {"Origin": origin} if origin else {}
     url = f"ws://127.0.0.1:{unit.port}/messages/subscribe?token={token(user_id, secret=secret)}"
-    return Client(await websocket_connect(HTTPRequest(url, headers=headers)))
+    return Client(await websocket_connect(HTTPRequest(url, headers=headers)), "/messages/subscribe")
 
 
 async def _messages(unit: FakeSystemd, user_id: str, **options: Any) -> Client:
