@@ -89,6 +89,8 @@ class Authenticator:
         self._keys = _KeySet(jwks_url) if jwks_url else None
         # By the token's hash: tokens themselves are kept nowhere.
         self._verified: TTLCache[bytes, Identity] = TTLCache(_VERIFIED_MOST, _VERIFIED_FOR_S)
+        # Tokens that were bad or had expired.
+        self.refused = 0
 
     async def identify(self, token: str | None) -> Identity:
         """Return whose token this is.
@@ -99,6 +101,7 @@ class Authenticator:
         if not token:
             raise auth_required()
         if len(token) > MAX_TOKEN_CHARS:
+            self.refused += 1
             raise auth_failed()
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         identity = self._verified.get(digest)
@@ -112,6 +115,7 @@ class Authenticator:
             claims = jwt.decode(token, key, algorithms=[algorithm], options=_CHECKS)
             return self._identity(claims)
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
+            self.refused += 1
             raise auth_failed() from None
 
     async def _key_for(self, token: str) -> tuple[Any, str]:
