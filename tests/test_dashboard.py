@@ -101,7 +101,7 @@ async def test_errors_and_closes_by_code(server: Server) -> None:
     bad = await server.socket("/messages/subscribe", token="nonsense")
     await bad.closed()
     device = await server.messages(alice)
-    await device.send("nonsense")
+    await device.wrong("nonsense")
     await device.error("UNKNOWN_TYPE")
     await device.close()
     await until(lambda: server.app.context.traffic.closed.total() == 2)
@@ -250,7 +250,7 @@ async def test_the_numbers_on_the_page(server: Server) -> None:
         await expect(tile).to_contain_text("4 in five minutes")
         await expect(page.locator("#live-latencyP95")).to_contain_text("ms")
         await expect(page.locator("#inside")).to_contain_text("0 of 4")
-        await other.send("nonsense")
+        await other.wrong("nonsense")
         await expect(page.locator("#errors")).to_contain_text("UNKNOWN_TYPE")
         await other.close()
         await expect(page.locator("#closes")).to_contain_text("1005")
@@ -362,7 +362,7 @@ async def test_for_everybody(server: Server, scheme: str) -> None:
         assert await findings(page) == []
         await one.say(chat, "hello")
         await server.app.analytics.stop()  # which writes the minute
-        await one.send("nonsense")
+        await one.wrong("nonsense")
         await page.reload()
         await expect(page.locator("#totals")).to_contain_text("Messages1")
         await expect(page.locator("#errors")).to_contain_text("UNKNOWN_TYPE")

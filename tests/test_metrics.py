@@ -294,7 +294,7 @@ async def test_dashboard_and_alerts_name_what_exists(server: Server) -> None:
     alice, _, chat = await server.pair()
     device = await server.messages(alice)
     await device.say(chat, "so that there is one of each")
-    await device.send("nonsense")
+    await device.wrong("nonsense")
     await device.close()
     await until(lambda: not server.app.registry.connections)
     names = (await scrape(server)).names
