@@ -6,6 +6,8 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from connections.broadcaster import Broadcaster
 from connections.heartbeat import Heartbeat
 from connections.limits import ConnectionLimits, RateLimiter
 from connections.registry import Registry
+from connections.traffic import Traffic
 from documents.routes import Route
 from documents.store import Documents
 from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
@@ -28,6 +31,7 @@ from handlers.conversations import (
     MessageStatusHandler,
     TypingHandler,
 )
+from handlers.dashboard import DashboardHandler, HistoryHandler
 from handlers.documents import AsyncApiHandler, OpenApiHandler
 from handlers.events import EventsHandler, SubscribeInfoHandler
 from handlers.health import (
@@ -38,20 +42,28 @@ from handlers.health import (
     MessagesStatsHandler,
 )
 from handlers.messages import MessagesHandler as MessagesSocketHandler
+from handlers.metrics import MetricsHandler
+from handlers.pages import FileHandler
 from handlers.rest import NotFoundHandler
+from protocol.outbound import new_id
+from services.analytics import Analytics
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
 from services.drain import drain
 from services.expiry import TokenExpiry
+from services.live import Live
+from services.loop_lag import LoopLag
 from services.messaging import Messaging
+from services.metrics import Metrics
 from services.presence import Presence
 from services.receipts import Receipts
 from services.replay import Replay
 from services.status import Status
 from services.typing import TypingIndicator
+from services.vitals import Vitals
 from settings import LIVE_SETTINGS, Settings
-from storage import bounties, conversations, messages, profiles, receipts
+from storage import analytics, bounties, conversations, messages, profiles, receipts
 from storage.database import Database
 from storage.listener import Listener
 from storage.message_writer import MessageWriter
@@ -72,6 +84,10 @@ _MAX_READ_BUFFER_BYTES = 1024 * 1024
 _HEALTH_DEADLINE_S = 2.0
 
 _ID = r"([^/]+)"
+_STATIC = Path(__file__).with_name("static")
+# The dashboard's charts are drawn by uPlot, as it comes with this package.
+_CHARTS = Path(str(distribution("youplot").locate_file("youplot/vendor")))
+_CHART_FILES = r"(uplot\.iife\.min\.js|uplot\.min\.css)"
 
 # Every address that is answered. The documents are made from it.
 ROUTES = [
@@ -90,6 +106,12 @@ ROUTES = [
     Route(r"/events/stats", EventsStatsHandler),
     Route(r"/messages/stats", MessagesStatsHandler),
     Route(r"/events/subscribe-info", SubscribeInfoHandler),
+    Route(r"/metrics", MetricsHandler),
+    Route(r"/dashboard/stream", DashboardHandler),
+    Route(r"/dashboard/history", HistoryHandler),
+    Route(r"/dashboard", FileHandler, {"root": _STATIC / "dashboard" / "index.html"}),
+    Route(rf"/static/vendor/{_CHART_FILES}", FileHandler, {"root": _CHARTS}),
+    Route(r"/static/(.*)", FileHandler, {"root": _STATIC}),
     Route(r"/", IndexHandler),
     Route(r"/docs/openapi\.json", OpenApiHandler),
     Route(r"/docs/asyncapi\.json", AsyncApiHandler),
@@ -107,6 +129,7 @@ class App:
         deadline_s = settings.request_timeout_s
         self.database = Database(dsn, size=settings.database_pool_size, deadline_s=deadline_s)
         self.registry = Registry()
+        traffic = Traffic()
         broadcaster = Broadcaster()
         self.writer = MessageWriter(self.database, deadline_s=deadline_s)
         stored_conversations = conversations.Conversations(self.database, deadline_s=deadline_s)
@@ -134,14 +157,74 @@ class App:
         self.heartbeat = Heartbeat(
             self.registry, interval_s=settings.heartbeat_interval_s, timeout_s=settings.heartbeat_timeout_s
         )
+        messaging = Messaging(
+            self.writer,
+            self.registry,
+            broadcaster,
+            typing,
+            self._rates["message"],
+            max_text_chars=settings.max_text_chars,
+        )
+        stored_receipts = Receipts(receipts.Receipts(self.database, deadline_s=deadline_s), self.registry, broadcaster)
+        replay = Replay(stored_messages, self.writer)
+        authenticator = Authenticator(
+            secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
+        )
+        status = Status(
+            self.database,
+            self.registry,
+            traffic,
+            self.bounty_events,
+            lambda: self.listener.connected,
+            deadline_s=_HEALTH_DEADLINE_S,
+        )
+        self.loop_lag = LoopLag()
+        instance = new_id()
+        vitals = Vitals(traffic, messaging, stored_receipts, self.conversations)
+        self.analytics = Analytics(
+            analytics.Analytics(self.database),
+            vitals,
+            self.registry,
+            instance=instance,
+            retention_days=settings.analytics_retention_days,
+        )
+        self.live = Live(
+            self.registry,
+            broadcaster,
+            traffic,
+            vitals,
+            self.analytics,
+            status,
+            self.database,
+            self.writer,
+            self.loop_lag,
+            version=VERSION,
+            environment=settings.environment,
+            instance=instance,
+        )
+        metrics = Metrics(
+            registry=self.registry,
+            traffic=traffic,
+            heartbeat=self.heartbeat,
+            messaging=messaging,
+            receipts=stored_receipts,
+            conversations=self.conversations,
+            replay=replay,
+            bounty_events=self.bounty_events,
+            writer=self.writer,
+            database=self.database,
+            authenticator=authenticator,
+            limits=self._rates,
+            loop_lag=self.loop_lag,
+            version=VERSION,
+        )
         self.context = Context(
             settings=settings,
             version=VERSION,
             proxies=_networks(settings),
-            authenticator=Authenticator(
-                secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
-            ),
+            authenticator=authenticator,
             registry=self.registry,
+            traffic=traffic,
             limits=ConnectionLimits(
                 self.registry,
                 in_all=settings.max_connections,
@@ -151,28 +234,17 @@ class App:
             connect_rate=self._rates["connect"],
             frame_rate=self._rates["frame"],
             rest_rate=self._rates["rest"],
-            messaging=Messaging(
-                self.writer,
-                self.registry,
-                broadcaster,
-                typing,
-                self._rates["message"],
-                max_text_chars=settings.max_text_chars,
-            ),
-            receipts=Receipts(receipts.Receipts(self.database, deadline_s=deadline_s), self.registry, broadcaster),
+            messaging=messaging,
+            receipts=stored_receipts,
             typing=typing,
             presence=self.presence,
             conversations=self.conversations,
-            replay=Replay(stored_messages, self.writer),
+            replay=replay,
             bounty_events=self.bounty_events,
-            status=Status(
-                self.database,
-                self.registry,
-                broadcaster,
-                self.bounty_events,
-                lambda: self.listener.connected,
-                deadline_s=_HEALTH_DEADLINE_S,
-            ),
+            status=status,
+            metrics=metrics,
+            analytics=self.analytics,
+            live=self.live,
             stored_bounties=bounties.Bounties(self.database),
             stored_conversations=stored_conversations,
             stored_messages=stored_messages,
@@ -197,7 +269,10 @@ class App:
         """Connect to the database, which has to be there, and begin the work in the background."""
         await self.database.connect()
         await self.bounty_events.begin()
-        for forever in (self.bounty_events, self.listener, self.heartbeat, self.expiry):
+        background = (
+            self.bounty_events, self.listener, self.heartbeat, self.expiry, self.loop_lag, self.live, self.analytics,
+        )  # fmt: skip
+        for forever in background:
             self._tasks.append(asyncio.create_task(forever.run()))
 
     def listen(self, passed: list[socket.socket] | None = None) -> int:
@@ -276,6 +351,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.analytics.stop()
         await self.database.close()
 
     def _web_application(self) -> web.Application:

@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     token = commands.add_parser("token", help="print a development token, valid for a day")
     token.add_argument("user", help="a handle (alice, bob) or a user's UUID")
+    token.add_argument("--admin", action="store_true", help="of an administrator, for the dashboard")
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "psql":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "psql":
             return _psql(settings, rest)
         if options.command == "token":
-            return _token(settings, options.user)
+            return _token(settings, options.user, is_admin=options.admin)
         return _serve(settings)
     except SettingsError as error:
         print(f"The configuration is wrong:\n{error}", file=sys.stderr)
@@ -127,7 +128,7 @@ def _check(settings: Settings) -> int:
     return 0 if doctor.is_sound(items) else 1
 
 
-def _token(settings: Settings, user: str) -> int:
+def _token(settings: Settings, user: str, *, is_admin: bool) -> int:
     if settings.production:
         raise Refused("server.py token is a development command; ENVIRONMENT is production.")
     settings = _with_key(settings)
@@ -146,6 +147,8 @@ def _token(settings: Settings, user: str) -> int:
         "iat": now,
         "exp": now + _TOKEN_LIFETIME_S,
     }
+    if is_admin:
+        claims["app_metadata"] = {"role": "admin"}
     if settings.issuer:
         claims["iss"] = settings.issuer
     print(jwt.encode(claims, settings.supabase_jwt_secret, algorithm="HS256"))

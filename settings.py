@@ -30,6 +30,7 @@ LIVE_SETTINGS = frozenset({
 })  # fmt: skip
 
 MIN_SECRET_CHARS = 32  # HS256 wants a key of at least its hash's size (RFC 7518, section 3.2)
+MIN_METRICS_TOKEN_CHARS = 16  # past guessing over a network
 
 
 # As systemd and a shell write them: one assignment a line, with or without quotes around the value.
@@ -57,6 +58,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     supabase_jwt_secret: str | None = None
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+
+    metrics_token: str | None = None
+    analytics_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 90
 
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -202,6 +206,8 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"SUPABASE_JWT_SECRET is too short: expected at least {MIN_SECRET_CHARS} characters.")
     if secret and "-----BEGIN" in secret:
         problems.append("SUPABASE_JWT_SECRET is a PEM key: expected a shared secret (SUPABASE_URL is for keys).")
+    if len(values.get("metrics_token", "x" * MIN_METRICS_TOKEN_CHARS)) < MIN_METRICS_TOKEN_CHARS:
+        problems.append(f"METRICS_TOKEN is too short: expected at least {MIN_METRICS_TOKEN_CHARS} characters.")
     database = values.get("database_url")
     if database and not database.startswith(("postgresql://", "postgres://")):
         problems.append("DATABASE_URL is set: expected an address like postgresql://user:password@host:5432/name.")

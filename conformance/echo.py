@@ -19,6 +19,7 @@ _BINARY = b"\x82"  # FIN and opcode 2 (RFC 6455, section 5.2)
 class EchoHandler(SocketHandler):
     """Sends back what comes, as its kind."""
 
+    endpoint = "echo"
     public = True
     actions = {}
 

@@ -16,9 +16,6 @@ _SENDS_A_LOOK = 32
 class Broadcaster:
     """Sends frames, encoded once, to many connections."""
 
-    def __init__(self) -> None:
-        self.sent = 0
-
     def send(
         self,
         frame: bytes,
@@ -35,7 +32,6 @@ class Broadcaster:
             if connection.id != but:
                 connection.send(frame, stream, seq, topic)
                 count += 1
-        self.sent += count
         return count
 
     def send_droppable(self, frame: bytes, connections: Iterable[Connection]) -> int:
@@ -44,7 +40,6 @@ class Broadcaster:
         for connection in connections:
             connection.send_droppable(frame)
             count += 1
-        self.sent += count
         return count
 
     async def send_to_all(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from connections.traffic import Traffic
 from protocol.codes import CloseCode
 
 # Frames that wait are handed to the stream in pieces of about this many bytes, so that the rest can still be dropped.
@@ -41,6 +42,8 @@ class Connection:
 
     :param close: sends a close frame and ends the WebSocket.
     :param max_waiting_bytes: past this many bytes waiting for a slow reader it is closed with 4408.
+    :param endpoint: which of the sockets it is.
+    :param traffic: where what it sends is counted.
     """
 
     __slots__ = (
@@ -50,11 +53,13 @@ class Connection:
         "_max_waiting_bytes",
         "_socket",
         "_stream",
+        "_traffic",
         "_waiting",
         "_waiting_bytes",
         "_writing",
         "address",
         "close_code",
+        "endpoint",
         "expiry",
         "id",
         "last_heard",
@@ -75,10 +80,13 @@ class Connection:
         close: Callable[[int], None],
         max_waiting_bytes: int,
         now: float,
+        endpoint: str = "",
+        traffic: Traffic | None = None,
     ) -> None:
         self.id = connection_id
         self.user_id = user_id
         self.address = address
+        self.endpoint = endpoint
         self.opened_at = now
         self.last_heard = now
         self.close_code: int | None = None
@@ -95,6 +103,7 @@ class Connection:
         self._socket: socket.socket | None = None if isinstance(stream, SSLIOStream) else stream.socket
         self._close = close
         self._max_waiting_bytes = max_waiting_bytes
+        self._traffic = traffic or Traffic()
         self._waiting: collections.OrderedDict[Hashable, bytes] | None = None
         self._waiting_bytes = 0
         self._writing = False
@@ -133,6 +142,7 @@ class Connection:
         """Send a frame even while others are held back: answers to this connection alone, and replays."""
         if self.close_code is not None:
             return
+        self._traffic.sent += 1
         if self._writing or self._socket is None or self._stream.writing():
             self._enqueue(frame, topic)
             return
@@ -148,7 +158,9 @@ class Connection:
 
     def send_droppable(self, frame: bytes) -> None:
         """Send a frame that is worth nothing later (typing, presence): not at all to a peer that lags behind."""
-        if not self.lagging:
+        if self.lagging:
+            self._traffic.dropped += 1
+        else:
             self.send(frame)
 
     def hold(self) -> None:
@@ -214,6 +226,8 @@ class Connection:
         if self._waiting is None:
             self._waiting = collections.OrderedDict()
         superseded = self._waiting.pop(topic, b"") if topic is not None and self.lagging else b""
+        if superseded:
+            self._traffic.superseded += 1
         key = object() if topic is None or topic in self._waiting else topic
         self._waiting[key] = frame
         self._count(len(frame) - len(superseded))
@@ -222,7 +236,8 @@ class Connection:
 
     def _count(self, size: int) -> None:
         self._waiting_bytes += size
-        if self._waiting_bytes > self._max_waiting_bytes:
+        if self._waiting_bytes > self._max_waiting_bytes and not self.closing:
+            self._traffic.slow_readers += 1
             self.close(CloseCode.UNRESPONSIVE)
 
     def _pump(self) -> None:

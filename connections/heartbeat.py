@@ -19,6 +19,8 @@ class Heartbeat:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._pinged: set[str] = set()
+        # Closed because they did not answer.
+        self.timed_out = 0
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -36,6 +38,7 @@ class Heartbeat:
             if connection.id not in self._pinged:
                 connection.send_now(PING_FRAME)
             elif silence >= self._interval_s + self._timeout_s:
+                self.timed_out += 1
                 connection.close(CloseCode.UNRESPONSIVE)
                 continue
             still_silent.add(connection.id)

@@ -22,6 +22,7 @@ class RateLimiter:
         self.rate = rate
         self.burst = burst
         self._clock = clock
+        self.refused = 0
         self._buckets: dict[str, tuple[float, float]] = {}
         self._sweep_at = 1024
 
@@ -38,6 +39,7 @@ class RateLimiter:
         now = self._clock()
         tokens = self._tokens(key, now)
         if tokens < 1:
+            self.refused += 1
             return (1 - tokens) / self.rate
         self._buckets[key] = (tokens - 1, now)
         if len(self._buckets) >= self._sweep_at:

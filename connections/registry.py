@@ -10,6 +10,9 @@ from connections.connection import Connection
 
 Value = TypeVar("Value")
 
+# The endpoint of a dashboard's socket.
+DASHBOARD = "dashboard"
+
 
 class Person:
     """Somebody with an open messaging socket, or who had one a moment ago (presence has a grace)."""
@@ -33,6 +36,8 @@ class Registry:
         self._of_user: dict[str, set[Connection]] = {}
         self._of_address: dict[str, set[Connection]] = {}
         self._rooms: dict[str, set[Person]] = {}
+        # Dashboards: they get no stream of the app's and are no client of it.
+        self.dashboards: set[Connection] = set()
         self._all_events: set[Connection] = set()
         self._topics: dict[str, set[Connection]] = {}
 
@@ -49,7 +54,7 @@ class Registry:
     @property
     def event_clients(self) -> int:
         """Open sockets of the event stream."""
-        return len(self.connections) - self.messaging_clients
+        return len(self.connections) - self.messaging_clients - len(self.dashboards)
 
     @property
     def messaging_clients(self) -> int:
@@ -70,6 +75,8 @@ class Registry:
     def add(self, connection: Connection) -> None:
         """Count a connection from now on."""
         self.connections[connection.id] = connection
+        if connection.endpoint == DASHBOARD:
+            self.dashboards.add(connection)
         if connection.user_id is None:
             self._of_address.setdefault(connection.address, set()).add(connection)
         else:
@@ -78,6 +85,7 @@ class Registry:
     def remove(self, connection: Connection) -> None:
         """Forget a connection, wherever it was. Idempotent."""
         self.connections.pop(connection.id, None)
+        self.dashboards.discard(connection)
         if connection.user_id is None:
             _discard(self._of_address, connection.address, connection)
         else:

@@ -72,12 +72,15 @@ class BaseHandler(web.RequestHandler):
         self.context.requests.discard(self)
         if self.get_status() == 101:  # a socket has its own lines
             return
+        traffic, duration_s = self.context.traffic, time.monotonic() - self.started_at
+        traffic.answers[self.get_status()] += 1
+        traffic.answer_seconds.observe(duration_s)
         log.info(
             "request",
             method=self.request.method,
             path=self.request.path,
             status=self.get_status(),
-            duration_ms=round((time.monotonic() - self.started_at) * 1000, 1),
+            duration_ms=round(duration_s * 1000, 1),
             request_id=self.request_id,
             user_id=self.identity.user_id if self.identity else None,
         )
@@ -92,6 +95,7 @@ class BaseHandler(web.RequestHandler):
                 code = _HTTP_ERRORS.get(status_code, ErrorCode.INVALID_REQUEST)
                 message = _HTTP_MESSAGES.get(code, "The request is not valid.")
             error = AppError(code, message)
+        self.context.traffic.errors[error.code.name] += 1
         self.set_status(error.code.status if isinstance(kwargs["exc_info"][1], AppError) else status_code)
         if error.retry_after_ms is not None:
             self.set_header("Retry-After", str(max(1, -(-error.retry_after_ms // 1000))))

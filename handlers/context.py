@@ -12,10 +12,14 @@ from tornado.httputil import HTTPServerRequest
 
 from connections.limits import ConnectionLimits, RateLimiter
 from connections.registry import Registry
+from connections.traffic import Traffic
+from services.analytics import Analytics
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
+from services.live import Live
 from services.messaging import Messaging
+from services.metrics import Metrics
 from services.presence import Presence
 from services.receipts import Receipts
 from services.replay import Replay
@@ -42,6 +46,7 @@ class Context(Struct, kw_only=True):
     proxies: Sequence[Network]
     authenticator: Authenticator
     registry: Registry
+    traffic: Traffic
     limits: ConnectionLimits
     connect_rate: RateLimiter
     frame_rate: RateLimiter
@@ -54,6 +59,9 @@ class Context(Struct, kw_only=True):
     replay: Replay
     bounty_events: BountyEvents
     status: Status
+    metrics: Metrics
+    analytics: Analytics
+    live: Live
     stored_bounties: StoredBounties
     stored_conversations: StoredConversations
     stored_messages: StoredMessages

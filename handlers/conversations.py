@@ -93,6 +93,7 @@ class MessagesHandler(RestHandler):
             text=body.text,
             reply_to=body.reply_to,
             media_url=body.media_url,
+            received_at=self.started_at,
         )
         stored = await self.context.messaging.send_from_rest(draft, self._connection_id())
         if stored.duplicate:

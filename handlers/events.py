@@ -34,6 +34,7 @@ class EventsHandler(SocketHandler):
     takes, sends = EventsFrame, EventsServerFrame
     query_type = EventsQuery
     answers = {Ping: outbound.Pong, Subscribe: outbound.Subscribed, Unsubscribe: outbound.Subscribed}
+    endpoint = "events"
     public = True
 
     async def opened(self, connection: Connection) -> None:

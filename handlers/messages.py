@@ -32,6 +32,7 @@ class MessagesHandler(SocketHandler):
         inbound.Sync: outbound.SyncComplete,
         inbound.AuthRefresh: outbound.AuthRefreshed,
     }
+    endpoint = "messages"
     public = False
     _replaying: asyncio.Task[None] | None = None
 
@@ -49,7 +50,7 @@ class MessagesHandler(SocketHandler):
         if connection.closing:
             context.presence.departed(user_id)
             return
-        connection.expiry = _expiry(identity)
+        connection.expiry = expiry_of(identity)
         connection.send_now(
             encode(
                 outbound.Connected(
@@ -64,6 +65,7 @@ class MessagesHandler(SocketHandler):
             )
         )
         context.presence.arrived(person)
+        context.analytics.arrived(user_id)
         if self.get_query_argument("replay", "1") == "0":
             connection.release()
         elif not is_behind:
@@ -110,6 +112,7 @@ class MessagesHandler(SocketHandler):
             text=frame.text,
             reply_to=frame.reply_to,
             media_url=frame.media_url,
+            received_at=self.taken_in_at,
         )
         return self.context.messaging.send_from_socket(draft, self.socket)
 
@@ -133,7 +136,7 @@ class MessagesHandler(SocketHandler):
             raise AppError(error.code, error.message, retry_after_ms=error.retry_after_ms) from None
         if identity.user_id != self.user_id:
             raise AppError(ErrorCode.AUTH_FAILED, "The token belongs to another user.")
-        self.socket.expiry = expiry = _expiry(identity)
+        self.socket.expiry = expiry = expiry_of(identity)
         self.socket.send_now(encode(outbound.AuthRefreshed(expires_at=expiry.text)))
 
     async def sync(self, frame: inbound.Sync) -> None:
@@ -180,7 +183,7 @@ class MessagesHandler(SocketHandler):
     }
 
 
-def _expiry(identity: Identity) -> Expiry:
+def expiry_of(identity: Identity) -> Expiry:
     """Return when the token expires, by the monotonic clock: the wall clock may be set while the socket is open."""
     left_s = identity.expires_at - time.time()
     return Expiry(time.monotonic() + left_s, timestamp(datetime.fromtimestamp(identity.expires_at, UTC)), told=False)

@@ -59,6 +59,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         "_limited_since",
         "_refusal",
         "connection",
+        "taken_in_at",
     )
 
     decoder: ClassVar[FrameDecoder[Any]]
@@ -68,6 +69,8 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
     query_type: ClassVar[type[Query]]
     answers: ClassVar[dict[type[ClientFrame], type[ServerFrame]]]
     actions: ClassVar[dict[type[ClientFrame], Action]]
+    # What its connections are counted under.
+    endpoint: ClassVar[str]
     # Whether a socket without a valid token is let in.
     public: ClassVar[bool]
 
@@ -75,7 +78,9 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         super().initialize(context)
         self.connection: Connection | None = None
         self._refusal: AppError | None = None
-        self._inbox: collections.deque[tuple[ClientFrame, int]] | None = None
+        # When the frame that is acted on came in, in monotonic seconds.
+        self.taken_in_at = 0.0
+        self._inbox: collections.deque[tuple[ClientFrame, int, float]] | None = None
         self._inbox_bytes = 0
         self._bad_frames: collections.deque[float] | None = None
         self._limited_since = 0.0
@@ -143,8 +148,11 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             close=self.close,
             max_waiting_bytes=settings.max_send_queue_bytes,
             now=time.monotonic(),
+            endpoint=self.endpoint,
+            traffic=context.traffic,
         )
         self.connection = connection
+        context.traffic.opened[self.endpoint] += 1
         log.info(
             "connection.opened", connection_id=connection.id, endpoint=self.request.path, user_id=connection.user_id
         )
@@ -210,6 +218,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             return
         connection.closed(self.close_code or 1006)
         self.context.registry.remove(connection)
+        self.context.traffic.count_closed(self.endpoint, connection.close_code or 1006)
         self.gone(connection)
         log.info(
             "connection.closed",
@@ -237,16 +246,18 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
     def _accept(self, connection: Connection, frame: ClientFrame, size: int) -> None:
         """Act on a frame, now or after those before it."""
         if connection.work is None:
-            self._act(connection, frame)
+            self._act(connection, frame, connection.last_heard)
             return
         if self._inbox is None:
             self._inbox = collections.deque()
         if len(self._inbox) >= MAX_INBOX or self._inbox_bytes + size > MAX_INBOX_BYTES:
             raise rate_limited(1.0, "frames waiting")
-        self._inbox.append((frame, size))
+        self._inbox.append((frame, size, connection.last_heard))
         self._inbox_bytes += size
 
-    def _act(self, connection: Connection, frame: ClientFrame) -> None:
+    def _act(self, connection: Connection, frame: ClientFrame, taken_in_at: float) -> None:
+        self.taken_in_at = taken_in_at
+        self.context.traffic.received[type(frame)] += 1
         try:
             work = self.actions[type(frame)](self, frame)
         except Exception as error:
@@ -264,9 +275,9 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         self.report(work, frame)
         connection.work = None
         while self._inbox and connection.work is None:
-            waiting, size = self._inbox.popleft()
+            waiting, size, taken_in_at = self._inbox.popleft()
             self._inbox_bytes -= size
-            self._act(connection, waiting)
+            self._act(connection, waiting, taken_in_at)
 
     def report(self, work: "asyncio.Future[Any]", frame: ClientFrame | None = None) -> None:
         """Answer what went wrong with work that has ended; without a ``frame`` to answer for, that ends the socket."""
@@ -313,6 +324,7 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
             value = getattr(frame, name, None)
             if value is not None:
                 about[name] = str(value)
+        self.context.traffic.errors[error.code.name] += 1
         connection.send_now(error_frame(error, **about))
         if close is not None:
             connection.close(close)

@@ -20,6 +20,8 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from protocol.codes import CloseCode
 
 _CONTINUATION, _TEXT, _CLOSE = 0x0, 0x1, 0x8
+# What a close without a code counts as (RFC 6455, section 7.1.5). 1006 is none at all: the peer was cut off.
+_NO_STATUS = 1005
 _OPCODES = frozenset((_CONTINUATION, _TEXT, 0x2, _CLOSE, 0x9, 0xA))
 _READ_BYTES = _DRAINED_CHUNK_BYTES = 65_536
 
@@ -98,6 +100,8 @@ class StrictProtocol(WebSocketProtocol13):
             if opcode == _CLOSE:
                 _check_close(data)
             handled = self._handle_message(opcode, data)
+            if opcode == _CLOSE and not data:
+                self.close_code = _NO_STATUS
         elif first & 0x80 and self._fragments is None:
             handled = self._run_callback(self.handler.on_message, data.decode() if opcode == _TEXT else data)
         else:

@@ -243,12 +243,12 @@ def _short(value: object, limit: int = 64) -> str | None:
 class FrameDecoder(Generic[F]):
     """Decodes one endpoint's frames.
 
-    ``union`` is the tagged union of the frames that the endpoint takes.
+    ``union`` is the tagged union of the frames that the endpoint takes, or the only one.
     """
 
     def __init__(self, union: Any) -> None:
         self._decoder = msgspec.json.Decoder(union, dec_hook=decode_custom)
-        self._types = {member.__struct_config__.tag for member in get_args(union)}
+        self._types = {member.__struct_config__.tag for member in get_args(union) or (union,)}
 
     def decode(self, message: str | bytes) -> F:
         """Return the frame; raise ``AppError`` INVALID_JSON, UNKNOWN_TYPE or INVALID_FRAME."""

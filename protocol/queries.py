@@ -71,6 +71,12 @@ class MessagesQuery(TokenQuery, kw_only=True):
     replay: Literal["0", "1"] = "1"
 
 
+class SpanQuery(Query, kw_only=True):
+    """How far back: the last hour by the minute, the last day by the hour, the last 30 days by the day."""
+
+    span: Literal["hour", "day", "month"] = "day"
+
+
 Q = TypeVar("Q", bound=Query)
 
 

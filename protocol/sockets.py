@@ -1,5 +1,6 @@
 """The frames that each socket sends. Those that it takes are the unions at the decoders, in inbound."""
 
+from protocol.dashboard import DashboardHello, DashboardUpdate
 from protocol.outbound import (
     AuthExpiring,
     AuthRefreshed,
@@ -46,3 +47,4 @@ MessagesServerFrame = (
     | ServerDraining
     | Error
 )
+DashboardServerFrame = DashboardHello | DashboardUpdate | AuthExpiring | Pong | ServerDraining | Error

@@ -87,6 +87,8 @@ class Authenticator:
         self._keys: _KeySet | None = None
         # By the token's hash: tokens themselves are kept nowhere.
         self._verified: TTLCache[bytes, Identity] = TTLCache(_VERIFIED_MOST, _VERIFIED_FOR_S)
+        # Tokens that were bad or had expired.
+        self.refused = 0
         self.change(secret=secret, jwks_url=jwks_url, issuer=issuer)
 
     def change(self, *, secret: str | None, jwks_url: str | None, issuer: str | None) -> None:
@@ -108,6 +110,7 @@ class Authenticator:
         if not token:
             raise auth_required()
         if len(token) > MAX_TOKEN_CHARS:
+            self.refused += 1
             raise auth_failed()
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         identity = self._verified.get(digest)
@@ -121,6 +124,7 @@ class Authenticator:
             claims = jwt.decode(token, key, algorithms=[algorithm], options=_CHECKS)
             return self._identity(claims)
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
+            self.refused += 1
             raise auth_failed() from None
 
     async def _key_for(self, token: str) -> tuple[Any, str]:

@@ -7,12 +7,14 @@ database, delays an event and loses none.
 import asyncio
 import collections
 import contextlib
+from datetime import UTC, datetime
 
 import structlog
 
 from connections.broadcaster import Broadcaster
 from connections.connection import Connection
 from connections.registry import Registry
+from measures import LATENCY_S, SIZES, Histogram
 from protocol.codes import AppError
 from protocol.outbound import BountyStatusEvent, EventReplayComplete, encode, timestamp
 from storage.bounties import BountyEvent, BountyLog
@@ -46,6 +48,10 @@ class BountyEvents:
         # The newest event that has been, or is being, told.
         self.position = 0
         self.healthy = False
+        # From an event's commit, by the database's clock, to its having been told.
+        self.lag_seconds = Histogram(LATENCY_S)
+        self.replay_sizes = Histogram(SIZES)
+        self.relayed = 0
 
     async def begin(self) -> None:
         """Take the log's end as the position to begin at. Raises ``AppError`` STORE_UNAVAILABLE."""
@@ -98,6 +104,7 @@ class BountyEvents:
             connection.send_now(_frame(event, replayed=True))
             if connection.lagging:
                 await connection.drained()
+        self.replay_sizes.observe(len(events))
         complete = EventReplayComplete(count=len(events), last_event_id=until, truncated=truncated)
         connection.send_now(encode(complete))
         connection.release()
@@ -126,6 +133,8 @@ class BountyEvents:
                         seq=event.event_id,
                         topic=event.bounty_id,
                     )
+                    self.relayed += 1
+                    self.lag_seconds.observe(max(0.0, (datetime.now(UTC) - event.created_at).total_seconds()))
                 if len(events) < _BATCH:
                     return
 

@@ -42,6 +42,7 @@ class Conversations:
         self._changed: set[str] = set()
         self._missed = False
         self._reconciling: asyncio.Task[None] | None = None
+        self.created = 0
 
     async def arrive(self, connection: Connection, user_id: str) -> tuple[Person, bool]:
         """Put a new socket's user into all of their rooms, and return whether they may have missed messages.
@@ -65,6 +66,7 @@ class Conversations:
         """
         conversation_id, is_new = await self._store.create(creator_id, participant_ids, bounty_id, is_group=is_group)
         if is_new:
+            self.created += 1
             await self._reconcile({conversation_id})
         return (await self._store.views(conversation_id, [creator_id]))[creator_id], is_new
 

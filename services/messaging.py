@@ -5,11 +5,13 @@ conversation's messages in the order of their ``seq``.
 """
 
 import asyncio
+import time
 
 from connections.broadcaster import Broadcaster
 from connections.connection import Connection
 from connections.limits import RateLimiter, rate_limited
 from connections.registry import Registry
+from measures import LATENCY_S, Histogram
 from protocol.codes import AppError, ErrorCode
 from protocol.outbound import MessageAck, MessageNew, encode, timestamp
 from services.typing import TypingIndicator
@@ -38,6 +40,13 @@ class Messaging:
         self._typing = typing
         self._rate = rate
         self.max_text_chars = max_text_chars
+        # From a message's being taken in to its having been told. One is observed for each message stored.
+        self.latency = Histogram(LATENCY_S)
+        # Whom the messages were for, and the sockets that they went to at once.
+        self.recipients = 0
+        self.deliveries = 0
+        self.acks = 0
+        self.duplicates = 0
 
     def send_from_socket(self, draft: Draft, origin: Connection) -> "asyncio.Future[Stored]":
         """Persist a message; ack it to ``origin``, then tell every other socket of every participant.
@@ -47,11 +56,13 @@ class Messaging:
         """
 
         def tell(message: Draft, stored: Stored) -> None:
+            self.acks += 1
             origin.send_now(_ack(message, stored))
             self._tell(message, stored, but=origin.id)
 
         def ack_duplicate(writing: "asyncio.Future[Stored]") -> None:
             if writing.exception() is None and writing.result().duplicate:
+                self.duplicates += 1
                 origin.send_now(_ack(draft, writing.result()))
 
         writing = self._store(draft, tell)
@@ -103,7 +114,9 @@ class Messaging:
         )
         people = [user_id for user_id in stored.participant_ids if user_id != but_user]
         sockets = self._registry.connections_of(people)
-        self._broadcaster.send(frame, sockets, stream=draft.conversation_id, seq=stored.seq, but=but)
+        self.deliveries += self._broadcaster.send(frame, sockets, stream=draft.conversation_id, seq=stored.seq, but=but)
+        self.recipients += len(stored.participant_ids) - 1
+        self.latency.observe(time.monotonic() - draft.received_at)
 
 
 def _ack(draft: Draft, stored: Stored) -> bytes:

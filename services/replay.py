@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from connections.connection import Connection, Held
+from measures import SIZES, Histogram
 from protocol.outbound import ReplayComplete, SyncComplete, encode
 from storage.message_writer import MessageWriter
 from storage.messages import Messages, Missed
@@ -31,6 +32,8 @@ class Replay:
     def __init__(self, messages: Messages, writer: MessageWriter) -> None:
         self._messages = messages
         self._writer = writer
+        self.queue_sizes = Histogram(SIZES)
+        self.sync_sizes = Histogram(SIZES)
 
     async def offline_queue(self, connection: Connection, user_id: str) -> None:
         """Send what others wrote past the user's delivered cursors, then ``replay.complete``, then what was held.
@@ -42,6 +45,7 @@ class Replay:
 
     def complete(self, connection: Connection, count: int = 0, truncated: Sequence[str] = ()) -> None:
         """Send ``replay.complete``, then what was held."""
+        self.queue_sizes.observe(count)
         connection.send_now(encode(ReplayComplete(count=count, truncated=list(truncated))))
         connection.release()
 
@@ -52,6 +56,7 @@ class Replay:
         """
         missed = await self._messages.newer(user_id, positions)
         count = await self._send(connection, missed)
+        self.sync_sizes.observe(count)
         connection.send_now(encode(SyncComplete(count=count, truncated=missed.truncated)))
         connection.release()
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from connections.broadcaster import Broadcaster
 from connections.registry import Registry
+from connections.traffic import Traffic
 from protocol.answers import (
     EventCounts,
     EventsStats,
@@ -36,7 +36,7 @@ class Status:
         self,
         database: Database,
         registry: Registry,
-        broadcaster: Broadcaster,
+        traffic: Traffic,
         bounty_events: BountyEvents,
         listening: Callable[[], bool],
         *,
@@ -44,7 +44,7 @@ class Status:
     ) -> None:
         self._database = database
         self._registry = registry
-        self._broadcaster = broadcaster
+        self._traffic = traffic
         self._bounty_events = bounty_events
         self._listening = listening
         self._deadline_s = deadline_s
@@ -105,7 +105,7 @@ class Status:
     def _process(self) -> dict[str, Any]:
         return {
             "uptime_s": round(time.monotonic() - self._started_at, 1),
-            "frames_sent": self._broadcaster.sent,
+            "frames_sent": self._traffic.sent,
             "timestamp": timestamp(),
         }
 

@@ -25,7 +25,8 @@ import structlog
 from psycopg2 import errors
 from tornado.ioloop import IOLoop
 
-from protocol.codes import store_unavailable
+from measures import LATENCY_S, Histogram
+from protocol.codes import AppError, store_unavailable
 
 log = structlog.get_logger()
 
@@ -135,6 +136,10 @@ class Database:
     """
 
     def __init__(self, dsn: str, *, size: int, deadline_s: float) -> None:
+        self.size = size
+        # From call to rows, of statements that got there; and the calls that did not, the store being away.
+        self.fetch_seconds = Histogram(LATENCY_S)
+        self.unavailable = 0
         self._deadline_s = deadline_s
         self._waiting = 0
         self._closed = False
@@ -162,7 +167,17 @@ class Database:
         Raises ``AppError`` STORE_UNAVAILABLE when Postgres is away or too slow, ``Conflict``, ``BadData`` or
         ``StoreError`` when it refused.
         """
-        deadline = time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
+        started_at = time.monotonic()
+        try:
+            given_s = self._deadline_s if deadline_s is None else deadline_s
+            rows = await self._fetch(statement, values, started_at + given_s)
+        except AppError:
+            self.unavailable += 1
+            raise
+        self.fetch_seconds.observe(time.monotonic() - started_at)
+        return rows
+
+    async def _fetch(self, statement: Statement, values: Sequence[Any], deadline: float) -> list[Row]:
         while True:
             connection = await self._acquire(deadline)
             try:
@@ -219,6 +234,11 @@ class Database:
     def free(self) -> int:
         """Connections that are open and idle."""
         return len(self._pool.conns.free)
+
+    @property
+    def busy(self) -> int:
+        """Connections that run a statement."""
+        return len(self._pool.conns.busy)
 
     @property
     def waiting(self) -> int:

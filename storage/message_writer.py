@@ -6,6 +6,7 @@ conversations, gives out a gapless ``seq`` and inserts. When it has returned, al
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from measures import LATENCY_S, SIZES, Histogram
 from protocol.codes import AppError, ErrorCode, not_participant
 from protocol.outbound import new_id
 from storage.batcher import Batcher
@@ -33,6 +35,8 @@ class Draft(Struct, kw_only=True):
     text: str
     reply_to: str | None
     media_url: str | None
+    # When the server took it in, in monotonic seconds.
+    received_at: float = msgspec.field(default_factory=time.monotonic)
 
 
 class Stored(Struct, kw_only=True):
@@ -158,6 +162,8 @@ class MessageWriter:
         # Sent, and then the store went away: perhaps committed, told to nobody yet. By message id.
         self._unknown: dict[str, tuple[Draft, OnStored]] = {}
         self._asking: asyncio.Task[None] | None = None
+        self.batch_sizes = Histogram(SIZES)
+        self.commit_seconds = Histogram(LATENCY_S)
 
     def write(self, draft: Draft, on_stored: OnStored) -> "asyncio.Future[Stored]":
         """Store ``draft`` with the next batch; the future has its place, after the commit.
@@ -219,10 +225,16 @@ class MessageWriter:
 
     async def _insert(self, drafts: list[Draft]) -> list[Row]:
         """Return a row for each draft, in order."""
+        started_at = time.monotonic()
+        rows: list[Row] = []
         with contextlib.suppress(Conflict):  # the same key came in through another server meanwhile: now it is known
-            rows = await self._database.fetch(_INSERT_ONE, _fields(drafts[0])) if len(drafts) == 1 else []
-            return rows or await self._database.fetch(_INSERT, _columns(drafts))
-        return await self._database.fetch(_INSERT, _columns(drafts))
+            if len(drafts) == 1:
+                rows = await self._database.fetch(_INSERT_ONE, _fields(drafts[0]))
+            rows = rows or await self._database.fetch(_INSERT, _columns(drafts))
+        rows = rows or await self._database.fetch(_INSERT, _columns(drafts))
+        self.batch_sizes.observe(len(drafts))
+        self.commit_seconds.observe(time.monotonic() - started_at)
+        return rows
 
     def _outcome(self, entry: tuple[Draft, OnStored], row: Row) -> Stored | AppError:
         draft, on_stored = entry

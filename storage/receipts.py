@@ -18,12 +18,19 @@ class Mark(Struct, kw_only=True):
 
 
 class Moved(Struct, kw_only=True):
-    """A cursor that moved, or did not (``moved`` false), and who is to hear of it."""
+    """A cursor that moved, or did not (``moved`` false), and who is to hear of it.
+
+    ``delivered`` and ``read`` are how many messages of others the two cursors passed, a thousand at most, and ``age_s``
+    how long ago the message was sent that the mark named.
+    """
 
     moved: bool
     message_id: str
     seq: int
     participant_ids: list[str]
+    delivered: int
+    read: int
+    age_s: float
 
 
 # Locked in the order of their keys: two servers' batches can't deadlock. A locked row is read afresh, so the old
@@ -35,11 +42,11 @@ _MOVE = Statement(
     WITH input AS (
         SELECT * FROM unnest($1, $2, $3, $4, $5, $6) AS i (n, user_id, conversation_id, message_id, seq, is_read)
     ), target AS (
-        SELECT i.n, m.id, m.seq, m.sender_id FROM input i
+        SELECT i.n, m.id, m.seq, m.sender_id, m.created_at FROM input i
         JOIN messages m ON m.id = i.message_id AND m.conversation_id = i.conversation_id
         WHERE i.message_id IS NOT NULL
         UNION ALL
-        SELECT i.n, m.id, m.seq, m.sender_id FROM input i
+        SELECT i.n, m.id, m.seq, m.sender_id, m.created_at FROM input i
         JOIN messages m ON m.conversation_id = i.conversation_id AND m.seq = i.seq
         WHERE i.message_id IS NULL
     ), locked AS (
@@ -59,9 +66,18 @@ _MOVE = Statement(
     )
     SELECT l.user_id IS NOT NULL, t.id, t.seq, t.sender_id = i.user_id, l.delivered_seq, l.read_seq, (
         SELECT array_agg(p.user_id)::text FROM conversation_participants p WHERE p.conversation_id = i.conversation_id
-    )
+    ), passed.delivered, passed.read, extract(epoch FROM clock_timestamp() - t.created_at)::float8
     FROM input i LEFT JOIN target t USING (n)
     LEFT JOIN locked l ON l.conversation_id = i.conversation_id AND l.user_id = i.user_id
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE o.seq > l.delivered_seq) AS delivered, count(*) AS read
+        FROM (
+            SELECT m.seq FROM messages m
+            WHERE m.conversation_id = i.conversation_id AND m.sender_id <> i.user_id AND m.seq <= t.seq
+                AND m.seq > CASE WHEN i.is_read THEN l.read_seq ELSE l.delivered_seq END
+            ORDER BY m.seq DESC LIMIT 1000
+        ) o
+    ) passed
     ORDER BY i.n
     """,
 )
@@ -109,13 +125,13 @@ class Receipts:
             array(["true" if mark.is_read else "false" for mark in batch]),
         )
         rows = await self._database.fetch(_MOVE, values)
-        reached: dict[tuple[str, str, bool], int] = {}
+        reached: dict[tuple[str, str, bool], tuple[int, int]] = {}
         return [_outcome(mark, row, reached) for mark, row in zip(batch, rows, strict=True)]
 
 
-def _outcome(mark: Mark, row: Row, reached: dict[tuple[str, str, bool], int]) -> Moved | AppError:
-    """Say what became of one mark; ``reached`` holds how far earlier marks of the batch have come."""
-    is_participant, message_id, seq, is_own, delivered_seq, read_seq, participants = row
+def _outcome(mark: Mark, row: Row, reached: dict[tuple[str, str, bool], tuple[int, int]]) -> Moved | AppError:
+    """Say what became of one mark; ``reached`` holds how far earlier marks of the batch have come, past how many."""
+    is_participant, message_id, seq, is_own, delivered_seq, read_seq, participants, delivered, read, age_s = row
     if not is_participant:
         return not_participant(mark.conversation_id)
     if message_id is None:
@@ -125,11 +141,20 @@ def _outcome(mark: Mark, row: Row, reached: dict[tuple[str, str, bool], int]) ->
             f"`{field}` is not a message of this conversation.",
             conversation_id=mark.conversation_id,
         )
-    cursor = (mark.conversation_id, mark.user_id, mark.is_read)
-    before = max(reached.get(cursor, 0), read_seq if mark.is_read else delivered_seq)
-    moved = not is_own and seq > before
+    delivered_to = reached.get((mark.conversation_id, mark.user_id, False), (delivered_seq, 0))
+    read_to = reached.get((mark.conversation_id, mark.user_id, True), (read_seq, 0))
+    moved = not is_own and seq > (read_to if mark.is_read else delivered_to)[0]
     if moved:
-        reached[cursor] = seq
+        reached[mark.conversation_id, mark.user_id, False] = max(delivered_to, (seq, delivered))
         if mark.is_read:
-            reached[cursor[0], cursor[1], False] = max(seq, reached.get((cursor[0], cursor[1], False), 0))
-    return Moved(moved=moved, message_id=message_id, seq=seq, participant_ids=participants[1:-1].split(","))
+            reached[mark.conversation_id, mark.user_id, True] = (seq, read)
+    return Moved(
+        moved=moved,
+        message_id=message_id,
+        seq=seq,
+        participant_ids=participants[1:-1].split(","),
+        # The rows count from where the cursors stood before the batch.
+        delivered=max(0, delivered - delivered_to[1]) if moved else 0,
+        read=max(0, read - read_to[1]) if moved and mark.is_read else 0,
+        age_s=max(0.0, age_s),
+    )

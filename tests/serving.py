@@ -26,9 +26,9 @@ class Serving(Struct, frozen=True):
         """Host and port."""
         return self.url.removeprefix("http://")
 
-    def token(self, user: str) -> str:
-        """Return a development token."""
-        command = [sys.executable, str(ROOT / "server.py"), "token", user]
+    def token(self, *arguments: str) -> str:
+        """Return a development token; ``arguments`` are the command's."""
+        command = [sys.executable, str(ROOT / "server.py"), "token", *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout.strip()
 
 

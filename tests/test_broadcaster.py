@@ -69,7 +69,6 @@ async def test_a_large_fan_out_lets_others_have_a_turn(crowd: Crowd) -> None:
         started = time.monotonic()
         await broadcaster.send_to_all(b"f" * 130, recipients, stream="s", seq=1, topic="t")
         took = time.monotonic() - started
-    assert broadcaster.sent == len(recipients)
     assert all(data == b"f" * 1300 for data in crowd.got())
     assert gaps.longest < took / 3
     assert gaps.longest < 0.1

@@ -218,13 +218,16 @@ async def test_a_killed_postgres_is_started_again(serve: Callable[[], Serving], 
 
 
 def test_tokens(data_dir: Path) -> None:
-    """For a handle or an id; a handle that nobody has is said so, and a person of the database is found."""
+    """For a handle or an id, an administrator's if asked for; a handle that nobody has is said so."""
     secret = (data_dir / "jwt-secret").read_text()
     stranger = str(uuid.uuid4())
     for who, user_id in [("bob", seed.BOB), (stranger.upper(), stranger)]:
         end = run("token", who, data_dir=data_dir)
         claims = jwt.decode(end.stdout.strip(), secret, algorithms=["HS256"], audience="authenticated")
-        assert claims["sub"] == user_id
+        assert claims["sub"] == user_id and "app_metadata" not in claims
+    end = run("token", "--admin", "bob", data_dir=data_dir)
+    claims = jwt.decode(end.stdout.strip(), secret, algorithms=["HS256"], audience="authenticated")
+    assert (claims["sub"], claims["app_metadata"]) == (seed.BOB, {"role": "admin"})
     assert "'nobody'" in refused("token", "nobody", data_dir=data_dir)
     assert postmaster(data_dir) is None
 

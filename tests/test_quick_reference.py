@@ -52,6 +52,7 @@ def server() -> Iterator[Serving]:
 def environment(server: Serving) -> dict[str, str]:
     """What the examples need of it."""
     tokens = {"TOKEN": server.token("alice"), "BOBS_TOKEN": server.token("bob")}
+    tokens["ADMIN_TOKEN"] = server.token("--admin", "alice")
     return {**server.environment, **tokens, "URL": server.url, "CHAT": CONVERSATION}
 
 

@@ -3,6 +3,7 @@ import { writeSync } from "node:fs";
 
 const getToken = async () => process.env.TOKEN;
 const getBobsToken = async () => process.env.BOBS_TOKEN;
+const getAdminToken = async () => process.env.ADMIN_TOKEN;
 const seen = new Set();
 globalThis.WebSocket = class extends WebSocket {
   constructor(url, protocols) {
