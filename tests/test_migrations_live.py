@@ -163,7 +163,7 @@ def test_killed_while_it_fills_in_rows(in_use: tuple[str, EarlierBackend]) -> No
         wait_for(lambda: sql(dsn, numbered)[0][0] > LARGE)
     assert sql(dsn, f"SELECT last_seq FROM conversations WHERE id = '{held_back}'") == [(None,)]
     done = dict(sql(dsn, "SELECT id::text, seq FROM messages WHERE seq > 0"))
-    assert migrate(dsn) == ["0005-backfill", "0006-enforce"]
+    assert migrate(dsn)[:2] == ["0005-backfill", "0006-enforce"]
     assert done.items() <= dict(sql(dsn, "SELECT id::text, seq FROM messages")).items()
     check(dsn, backend)
 
