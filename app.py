@@ -27,6 +27,7 @@ from handlers.conversations import (
     MessageStatusHandler,
     TypingHandler,
 )
+from handlers.devices import PushTokensHandler
 from handlers.documents import AsyncApiHandler, OpenApiHandler
 from handlers.events import EventsHandler, SubscribeInfoHandler
 from handlers.health import (
@@ -37,23 +38,31 @@ from handlers.health import (
     MessagesStatsHandler,
 )
 from handlers.messages import MessagesHandler as MessagesSocketHandler
+from handlers.notifications import NotificationsHandler, NotificationsReadHandler, PreferencesHandler
 from handlers.rest import NotFoundHandler
+from protocol.outbound import new_id
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
 from services.drain import drain
 from services.expiry import TokenExpiry
+from services.expo import Expo
 from services.messaging import Messaging
+from services.notifications import Notifications
 from services.presence import Presence
+from services.push import Push
+from services.push_rules import Rules
 from services.receipts import Receipts
 from services.replay import Replay
 from services.status import Status
 from services.typing import TypingIndicator
 from settings import Settings
-from storage import bounties, conversations, messages, profiles, receipts
+from storage import bounties, conversations, messages, notifications, profiles, receipts
 from storage.database import Database
+from storage.devices import Devices
 from storage.listener import Listener
 from storage.message_writer import MessageWriter
+from storage.push import Pushes
 
 log = structlog.get_logger()
 
@@ -84,6 +93,10 @@ ROUTES = [
     Route(r"/api/bounties", BountiesHandler),
     Route(rf"/api/bounties/{_ID}", BountyHandler),
     Route(rf"/api/bounties/{_ID}/status", BountyStatusHandler),
+    Route(r"/api/notifications", NotificationsHandler),
+    Route(r"/api/notifications/read", NotificationsReadHandler),
+    Route(r"/api/notification-preferences", PreferencesHandler),
+    Route(r"/api/push-tokens", PushTokensHandler),
     Route(r"/health", HealthHandler),
     Route(r"/health/detailed", DetailedHealthHandler),
     Route(r"/events/stats", EventsStatsHandler),
@@ -107,7 +120,7 @@ class App:
         self.database = Database(dsn, size=settings.database_pool_size, deadline_s=deadline_s)
         self.registry = Registry()
         broadcaster = Broadcaster()
-        self.writer = MessageWriter(self.database, deadline_s=deadline_s)
+        self.writer = MessageWriter(self.database, deadline_s=deadline_s, pushes=settings.pushes)
         stored_conversations = conversations.Conversations(self.database, deadline_s=deadline_s)
         stored_messages = messages.Messages(
             self.database,
@@ -115,6 +128,7 @@ class App:
             max_in_all=settings.replay_max,
             deadline_s=deadline_s,
         )
+        stored_receipts = receipts.Receipts(self.database, deadline_s=deadline_s, pushes=settings.pushes)
         typing_rate = RateLimiter(settings.typing_rate, settings.typing_burst)
         message_rate = RateLimiter(settings.message_rate, settings.message_burst)
         typing = TypingIndicator(self.registry, broadcaster, typing_rate, ttl_s=settings.typing_ttl_s)
@@ -123,11 +137,15 @@ class App:
         self.bounty_events = BountyEvents(
             bounties.BountyLog(self.database), self.registry, broadcaster, replay_max=settings.event_replay_max
         )
+        stored_notifications = notifications.Notifications(self.database)
+        self.notifications = Notifications(stored_notifications, self.registry)
+        self.push = self._pushes() if settings.pushes else None
         self.listener = Listener(
             dsn,
             {
                 "realtime_bounty_events": self.bounty_events.wake,
                 "realtime_participants": self.conversations.changed,
+                "realtime_notifications": self.notifications.changed,
             },
             deadline_s=deadline_s,
         )
@@ -154,11 +172,12 @@ class App:
             messaging=Messaging(
                 self.writer, self.registry, broadcaster, typing, message_rate, max_text_chars=settings.max_text_chars
             ),
-            receipts=Receipts(receipts.Receipts(self.database, deadline_s=deadline_s), self.registry, broadcaster),
+            receipts=Receipts(stored_receipts, self.registry, broadcaster),
             typing=typing,
             presence=self.presence,
             conversations=self.conversations,
             replay=Replay(stored_messages, self.writer),
+            notifications=self.notifications,
             bounty_events=self.bounty_events,
             status=Status(
                 self.database,
@@ -166,11 +185,14 @@ class App:
                 broadcaster,
                 self.bounty_events,
                 lambda: self.listener.connected,
+                self.push,
                 deadline_s=_HEALTH_DEADLINE_S,
             ),
             stored_bounties=bounties.Bounties(self.database),
             stored_conversations=stored_conversations,
             stored_messages=stored_messages,
+            stored_notifications=stored_notifications,
+            devices=Devices(self.database),
             profiles=profiles.Profiles(self.database, deadline_s=deadline_s),
             document=Documents(ROUTES, VERSION).read,
         )
@@ -194,6 +216,11 @@ class App:
         await self.bounty_events.begin()
         for forever in (self.bounty_events, self.listener, self.heartbeat, self.expiry):
             self._tasks.append(asyncio.create_task(forever.run()))
+        if self.push is not None:
+            self._tasks.append(asyncio.create_task(self.push.run()))
+        else:
+            reason = "PUSH is off" if self.settings.push == "off" else "EXPO_ACCESS_TOKEN is not set"
+            log.info("push.off", reason=reason)
 
     def listen(self) -> int:
         """Accept connections; return the port. Raises ``OSError`` when the address can't be had."""
@@ -231,11 +258,30 @@ class App:
         await self.http.close_all_connections()
         self.presence.stop()
         await self.conversations.stop()
+        await self.notifications.stop()
         await self.writer.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.push is not None:
+            await self.push.stop()
         await self.database.close()
+
+    def _pushes(self) -> Push:
+        settings = self.settings
+        assert settings.expo_access_token is not None
+        return Push(
+            Pushes(self.database, new_id()),
+            Expo(settings.expo_push_url, settings.expo_access_token),
+            self.registry,
+            Rules(
+                after_s=settings.push_after_s,
+                max_age_s=settings.push_max_age_s,
+                preview=settings.push_preview == "on",
+            ),
+            coalesce_s=settings.push_coalesce_s,
+            receipts_after_s=settings.push_receipts_after_s,
+        )
 
     def _web_application(self) -> web.Application:
         given: dict[str, Any] = {"context": self.context}

@@ -13,6 +13,7 @@ from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
 from services.messaging import Messaging
+from services.notifications import Notifications
 from services.presence import Presence
 from services.receipts import Receipts
 from services.replay import Replay
@@ -21,7 +22,9 @@ from services.typing import TypingIndicator
 from settings import Settings
 from storage.bounties import Bounties as StoredBounties
 from storage.conversations import Conversations as StoredConversations
+from storage.devices import Devices
 from storage.messages import Messages as StoredMessages
+from storage.notifications import Notifications as StoredNotifications
 from storage.profiles import Profiles
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -49,11 +52,14 @@ class Context(Struct, kw_only=True):
     presence: Presence
     conversations: Conversations
     replay: Replay
+    notifications: Notifications
     bounty_events: BountyEvents
     status: Status
     stored_bounties: StoredBounties
     stored_conversations: StoredConversations
     stored_messages: StoredMessages
+    stored_notifications: StoredNotifications
+    devices: Devices
     profiles: Profiles
     # A document of the API by its name.
     document: Callable[[str], bytes]

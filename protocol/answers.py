@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from protocol.outbound import Bounty, Code, Conversation, Count, Message, Time
 
@@ -111,6 +111,12 @@ class SocketsPart(Part, kw_only=True):
     connections: Count
 
 
+class PushPart(Part, kw_only=True):
+    """Pushes to who is away, and how many are on their way."""
+
+    waiting: Count | UnsetType = UNSET
+
+
 class RelayPart(Part, kw_only=True):
     """The relay of bounty events, and the newest one's id."""
 
@@ -126,7 +132,7 @@ class HealthParts(Answer, kw_only=True):
     database: Part
     redis: Part
     websocket: SocketsPart
-    push: Part
+    push: PushPart
     event_relay: RelayPart
 
 

@@ -1,0 +1,206 @@
+"""A stand-in for Expo's push service: checks requests as strictly as Expo does, and answers as it does, wrongly too.
+
+What is checked is what Expo's documentation says of requests; anything else is refused with the codes that Expo has.
+"""
+
+import asyncio
+import gzip
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tornado import web
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.testing import bind_unused_port
+
+ACCESS_TOKEN = "an-access-token-of-expo"
+_TOKEN = re.compile(r"Expo(nent)?PushToken\[[^\]\s]+\]")
+_STRING, _OBJECT = (str,), (dict,)
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "to": _STRING, "title": _STRING, "body": _STRING, "subtitle": _STRING, "sound": _STRING, "priority": _STRING,
+    "channelId": _STRING, "categoryId": _STRING, "data": _OBJECT, "badge": (int,), "ttl": (int,),
+    "expiration": (int,), "_contentAvailable": (bool,), "mutableContent": (bool,),
+}  # fmt: skip
+
+
+class ExpoStandIn:
+    """What Expo was sent, and how it answers."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[dict[str, Any]]] = []
+        self.begun_at: list[float] = []
+        self.gzipped = 0
+        self.asked: list[list[str]] = []
+        # Requests that Expo would have refused, and why.
+        self.faults: list[str] = []
+        # Answers to the next requests to /send instead of the right one: each a function that writes one.
+        self.trouble: list[Callable[[web.RequestHandler], Any]] = []
+        self.ticket_errors: dict[str, str] = {}  # by push token
+        self.receipt_errors: dict[str, str] = {}  # by push token
+        self.unready: set[str] = set()  # push tokens without a receipt yet
+        self.refused: set[str] = set()  # push tokens for which the whole request gets 400
+        self.token_of: dict[str, str] = {}  # by ticket
+        # While not set, requests are taken and not answered.
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self._numbers = itertools.count(1)
+        listening, self.port = bind_unused_port()
+        routes = [(f"/push/{name}", handler, {"expo": self}) for name, handler in _HANDLERS.items()]
+        self._server = HTTPServer(web.Application(routes, log_function=lambda _: None), decompress_request=False)
+        self._server.add_sockets([listening])
+
+    @property
+    def url(self) -> str:
+        """For EXPO_PUSH_URL."""
+        return f"http://127.0.0.1:{self.port}/push"
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All that was sent and taken, silent ones left out."""
+        return [message for message in itertools.chain(*self.requests) if "title" in message]
+
+    @property
+    def silent(self) -> list[dict[str, Any]]:
+        """The badge updates."""
+        return [message for message in itertools.chain(*self.requests) if "title" not in message]
+
+    def to(self, token: str) -> list[dict[str, Any]]:
+        """Return the messages to one device."""
+        return [message for message in self.messages if message["to"] == token]
+
+    def ticket(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Answer to one message."""
+        error = self.ticket_errors.get(message["to"])
+        if error:
+            text = f'"{message["to"]}" is not a registered push notification recipient'
+            return {"status": "error", "message": text, "details": {"error": error, "expoPushToken": message["to"]}}
+        ticket = f"ticket-{next(self._numbers)}"
+        self.token_of[ticket] = message["to"]
+        return {"status": "ok", "id": ticket}
+
+    def receipts(self, ids: list[str]) -> dict[str, Any]:
+        """Answer what became of tickets."""
+        found = {}
+        for ticket in ids:
+            token = self.token_of.get(ticket)
+            if token is None or token in self.unready:
+                continue
+            error = self.receipt_errors.get(token)
+            found[ticket] = (
+                {"status": "error", "message": f"no {token}", "details": {"error": error}}
+                if error
+                else {"status": "ok"}
+            )
+        return found
+
+    async def close(self) -> None:
+        """End it."""
+        self.answering.set()
+        self._server.stop()
+        await self._server.close_all_connections()
+
+
+class _Handler(web.RequestHandler):
+    def initialize(self, expo: ExpoStandIn) -> None:
+        self.expo = expo
+
+    def refuse(self, status: int, code: str, why: str) -> None:
+        self.expo.faults.append(f"{code}: {why}")
+        self.set_status(status)
+        self.write({"errors": [{"code": code, "message": why}]})
+
+    def read(self) -> Any:
+        """Return the body, or None after an answer."""
+        request = self.request
+        if request.headers.get("Authorization") != f"Bearer {ACCESS_TOKEN}":
+            return self.refuse(401, "UNAUTHORIZED", "access token")
+        if request.headers.get("Content-Type") != "application/json" or "json" not in request.headers.get("Accept", ""):
+            return self.refuse(400, "VALIDATION_ERROR", "headers")
+        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return self.refuse(400, "VALIDATION_ERROR", "Accept-Encoding")
+        body = request.body
+        if request.headers.get("Content-Encoding") == "gzip":
+            self.expo.gzipped += 1
+            body = gzip.decompress(body)
+        return json.loads(body)
+
+
+class _Send(_Handler):
+    async def post(self) -> None:
+        expo = self.expo
+        expo.begun_at.append(asyncio.get_running_loop().time())
+        messages = self.read()
+        if messages is None:
+            return
+        if expo.trouble:
+            await _maybe(expo.trouble.pop(0)(self))
+            return
+        if len(messages) > 100:
+            self.refuse(400, "PUSH_TOO_MANY_NOTIFICATIONS", str(len(messages)))
+            return
+        wrong = next(filter(None, map(_wrong, messages)), None)
+        if wrong:
+            self.refuse(400, "VALIDATION_ERROR", wrong)
+            return
+        if any(message["to"] in expo.refused for message in messages):
+            self.set_status(400)
+            self.write({"errors": [{"code": "VALIDATION_ERROR", "message": "one of them"}]})
+            return
+        expo.requests.append(messages)
+        await expo.answering.wait()
+        self.write({"data": [expo.ticket(message) for message in messages]})
+
+
+class _Receipts(_Handler):
+    async def post(self) -> None:
+        body = self.read()
+        if body is None:
+            return
+        ids = body.get("ids")
+        if set(body) != {"ids"} or not ids or not all(isinstance(each, str) for each in ids):
+            self.refuse(400, "VALIDATION_ERROR", "ids")
+        elif len(ids) > 1000:
+            self.refuse(400, "PUSH_TOO_MANY_RECEIPTS", str(len(ids)))
+        else:
+            self.expo.asked.append(ids)
+            self.write({"data": self.expo.receipts(ids)})
+
+
+_HANDLERS = {"send": _Send, "getReceipts": _Receipts}
+
+
+def _wrong(message: dict[str, Any]) -> str | None:
+    """Return what Expo would not take."""
+    for name, value in message.items():
+        kinds = _FIELDS.get(name)
+        if kinds is None or type(value) not in kinds:
+            return f"{name} {value!r}"
+    if not _TOKEN.fullmatch(message.get("to", "")):
+        return "to"
+    if message.get("priority", "default") not in ("default", "normal", "high"):
+        return "priority"
+    if message.get("sound", "default") != "default" or message.get("badge", 0) < 0 or message.get("ttl", 0) < 0:
+        return "sound, badge or ttl"
+    return "MessageTooBig" if len(json.dumps(message)) > 4096 else None
+
+
+async def _maybe(result: Any) -> None:
+    if result is not None:
+        await result
+
+
+@pytest.fixture
+def expo(io_loop: IOLoop) -> Iterator[ExpoStandIn]:
+    """A stand-in for Expo; at the end, nothing that it was sent may have been wrong."""
+
+    async def make() -> ExpoStandIn:
+        return ExpoStandIn()
+
+    stand_in = io_loop.run_sync(make)
+    yield stand_in
+    io_loop.run_sync(stand_in.close)
+    assert stand_in.faults == []
