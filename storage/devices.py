@@ -23,8 +23,9 @@ _REGISTER = Statement(
         WHERE token = $2 AND user_id = $1 RETURNING token
     )
     INSERT INTO push_tokens (user_id, token, device_id, updated_at)
-    SELECT $1, $2, $3, clock_timestamp() 
-    FROM (SELECT count(*) FROM (SELECT FROM gone UNION ALL SELECT FROM outdated) o) first WHERE NOT EXISTS (SELECT FROM kept)
+    SELECT $1, $2, $3, clock_timestamp()
+    FROM (SELECT count(*) FROM (SELECT FROM gone UNION ALL SELECT FROM outdated) o) first
+    WHERE NOT EXISTS (SELECT FROM kept)
     """,
 )
 # All rows of the token: what an earlier owner left must not make it theirs again.

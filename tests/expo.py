@@ -8,14 +8,15 @@ import gzip
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from tornado import web
 from tornado.httpserver import HTTPServer
-from tornado.ioloop import IOLoop
 from tornado.testing import bind_unused_port
+
+from tests.harness import Server, until
 
 ACCESS_TOKEN = "an-access-token-of-expo"
 _TOKEN = re.compile(r"Expo(nent)?PushToken\[[^\]\s]+\]")
@@ -193,14 +194,74 @@ async def _maybe(result: Any) -> None:
         await result
 
 
-@pytest.fixture
-def expo(io_loop: IOLoop) -> Iterator[ExpoStandIn]:
-    """A stand-in for Expo; at the end, nothing that it was sent may have been wrong."""
+# The server's side
 
-    async def make() -> ExpoStandIn:
-        return ExpoStandIn()
+# As the defaults, a twentieth of their time.
+COALESCE_S, AFTER_S = 0.25, 0.5
 
-    stand_in = io_loop.run_sync(make)
-    yield stand_in
-    io_loop.run_sync(stand_in.close)
-    assert stand_in.faults == []
+
+def pushing(expo: ExpoStandIn, **settings: Any) -> dict[str, Any]:
+    """Return the settings of a server with pushes on."""
+    return {
+        "expo_access_token": ACCESS_TOKEN,
+        "expo_push_url": expo.url,
+        "push_coalesce_s": COALESCE_S,
+        "push_after_s": AFTER_S,
+        **settings,
+    }
+
+
+def new_token() -> str:
+    """Return an Expo push token that nobody has."""
+    return f"ExponentPushToken[{uuid.uuid4().hex[:22]}]"
+
+
+async def device(server: Server, user: str) -> str:
+    """Register a device of a user; return its token."""
+    token = new_token()
+    answer = await server.rest("POST", "/api/push-tokens", {"token": token}, user=user)
+    assert answer.status == 204, answer
+    return token
+
+
+async def write(server: Server, user: str, chat: str, *texts: str) -> list[str]:
+    """Send messages over REST; return their ids."""
+    ids = []
+    for text in texts:
+        answer = await server.rest("POST", f"/api/conversations/{chat}/messages", {"text": text}, user=user)
+        assert answer.status == 201, answer
+        ids.append(answer.body["message"]["id"])
+    return ids
+
+
+async def mark(server: Server, user: str, chat: str, status: str, *ids: str) -> None:
+    """Mark messages over REST."""
+    body = {"messageIds": ids, "status": status}
+    answer = await server.rest("POST", f"/api/conversations/{chat}/messages/status", body, user=user)
+    assert answer.status == 200, answer
+
+
+async def settled(server: Server) -> None:
+    """Wait until nothing is on its way any more."""
+    await until(lambda: server.sql("SELECT 1 FROM push_outbox UNION ALL SELECT 1 FROM push_queue") == [], 20)
+
+
+def crowd(server: Server, people: int, devices: int) -> tuple[str, str]:
+    """Return a conversation and the one in it who has no device; all others have ``devices`` each."""
+    chat = server.sql("INSERT INTO conversations (is_group) VALUES (true) RETURNING id::text")[0][0]
+    server.sql(
+        """
+        WITH made AS (
+            INSERT INTO profiles (id, username) SELECT gen_random_uuid(), 'crowd_' || %s || n
+            FROM generate_series(0, %s) n RETURNING id, username
+        ), taking_part AS (
+            INSERT INTO conversation_participants (conversation_id, user_id) SELECT %s, id FROM made
+        )
+        INSERT INTO push_tokens (user_id, token)
+        SELECT id, 'ExponentPushToken[' || replace(gen_random_uuid()::text, '-', '') || ']'
+        FROM made, generate_series(1, %s)
+        WHERE username <> 'crowd_' || %s || 0
+        """,
+        chat, people, chat, devices, chat,
+    )  # fmt: skip
+    return chat, server.sql("SELECT id::text FROM profiles WHERE username = 'crowd_' || %s || 0", chat)[0][0]
