@@ -24,8 +24,8 @@ _REGISTER = Statement(
     )
     INSERT INTO push_tokens (user_id, token, device_id, updated_at)
     SELECT $1, $2, $3, clock_timestamp()
-    FROM (SELECT count(*) FROM (SELECT FROM gone UNION ALL SELECT FROM outdated) o) first
     WHERE NOT EXISTS (SELECT FROM kept)
+        AND (SELECT count(*) FROM (SELECT FROM gone UNION ALL SELECT FROM outdated) o) >= 0
     """,
 )
 # All rows of the token: what an earlier owner left must not make it theirs again.
