@@ -44,6 +44,10 @@ _DOWN_AFTER = 3
 DEVICE_NOT_REGISTERED = "DeviceNotRegistered"
 # An error's name, and nothing that could be a token.
 _NAME = re.compile(r"[A-Za-z_]{1,64}")
+# A ticket's id, and nothing that a database would not take.
+_TICKET = re.compile(r"[!-~]{1,200}")
+# What a message of the request is to blame for. Any other fault is of Expo, of the address or of the access token.
+_REFUSALS = (400, 413, 422)
 
 
 class Unavailable(Exception):
@@ -85,6 +89,11 @@ class Outcome(Struct):
     status: str
     id: str | None = None
     details: Details | None = None
+
+    @property
+    def ticket(self) -> str | None:
+        """Where to ask for the receipt, or None where there will be none."""
+        return self.id if self.status == "ok" and self.id and _TICKET.fullmatch(self.id) else None
 
     @property
     def error(self) -> str | None:
@@ -200,11 +209,11 @@ class Expo:
     def _read(self, answer: HTTPResponse, kind: type[Any]) -> Any:
         if answer.code == 429 or answer.code >= 500:
             raise self._failed(answer.code, _retry_after(answer))
-        if answer.code in (401, 403):  # the access token is wrong: somebody has to set it right, and nothing is lost
-            raise self._failed(answer.code)
-        if answer.code // 100 == 4:
+        if answer.code in _REFUSALS:
             self._answered()
             raise Refused(_fault(answer.body))
+        if answer.code != 200:  # somebody has to set it right, and nothing is lost until then
+            raise self._failed(answer.code)
         try:
             value = msgspec.json.decode(answer.body, type=kind)
         except msgspec.DecodeError:

@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 _LOOK_S = 1.0
 _RETRY_S = 0.5
-# Outbox passes a look: the rest waits for the next, so that presence stays fresh.
+# Passes over outbox and queue a look: the rest waits for the next, so that presence stays fresh.
 _PASSES = 50
 # Receipts, and the queue's depth, are looked after this often.
 _RECEIPTS_LOOK_S = 5.0
@@ -135,8 +135,9 @@ class Push:
             )
             if not more:
                 break
-        while await self._take():
-            pass
+        for _ in range(_PASSES):
+            if not await self._take():
+                break
         now = time.monotonic()
         if now >= self._receipts_at and self._receiving is None:
             self._receipts_at = now + min(_RECEIPTS_LOOK_S, self._receipts_after_s)
@@ -227,7 +228,7 @@ class Push:
         gone: list[tuple[str, float]] = []
         for push, outcome in zip(pushes, outcomes, strict=True):
             token, error = push.message.to, outcome.error
-            tickets.append((outcome.id if error is None else None, token, push.badge))
+            tickets.append((outcome.ticket, token, push.badge))
             if error is None:
                 self.sent += 1
             else:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import regex
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from protocol.notifications import is_expo_token, kind_of
 from services.expo import Message
@@ -121,7 +121,7 @@ def compose(dues: Sequence[Due], rules: Rules) -> Message:
     return Message(
         to=due.token,
         title=cut(title),
-        body=cut(body),
+        body=cut(body) or UNSET,
         data={name: value for name, value in {**data, "notificationType": kind}.items() if value is not None},
         badge=due.unread,
         sound="default",

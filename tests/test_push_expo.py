@@ -99,6 +99,8 @@ async def test_a_small_request_is_sent_as_it_is(expo: ExpoStandIn, client: Expo)
     first, second = pushes(2)
     expo.ticket_errors[second.to] = "DeviceNotRegistered"
     tickets = await client.send([first, second])
+    assert tickets[0].ticket == tickets[0].id and tickets[1].ticket is None
+    assert protocol.Outcome("ok", "\x00").ticket is None, "the database would not take it, and it would come again"
     assert expo.gzipped == 0
     assert [ticket.error for ticket in tickets] == [None, "DeviceNotRegistered"] and tickets[0].id
 
@@ -127,6 +129,7 @@ async def test_retry_after(start: Start, expo: ExpoStandIn, as_date: bool) -> No
         [garbage('{"errors": [{"code": "API_ERROR", "message": "x"}]}')],
         [cut_off, cut_off],
         [status(401)],
+        [status(404)],
         [status(302, Location="http://127.0.0.1:9/")],
     ],
 )

@@ -75,13 +75,16 @@ CREATE FUNCTION realtime_online(person uuid) RETURNS boolean LANGUAGE sql STABLE
     )
 $$;
 
--- How many messages of others a person has not read, in the conversations that their list shows.
+-- How many messages of others a person has not read, in the conversations that their list shows; of one conversation
+-- counted up to 1,000, so that nobody's neglect costs more than that.
 CREATE FUNCTION realtime_unread(person uuid) RETURNS int LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(unread.count), 0)::int
     FROM conversation_participants p JOIN conversations c ON c.id = p.conversation_id
     CROSS JOIN LATERAL (
-        SELECT count(*) FROM messages m
-        WHERE m.conversation_id = p.conversation_id AND m.seq > p.read_seq AND m.sender_id <> person
+        SELECT count(*) FROM (
+            SELECT FROM messages m
+            WHERE m.conversation_id = p.conversation_id AND m.seq > p.read_seq AND m.sender_id <> person LIMIT 1000
+        ) counted
     ) unread
     WHERE p.user_id = person AND c.last_seq > p.read_seq AND (p.hidden_seq IS NULL OR c.last_seq > p.hidden_seq)
 $$;
