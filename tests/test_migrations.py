@@ -270,7 +270,8 @@ def test_another_app_s_names(bare: str) -> None:
         """
         CREATE TABLE notifications (
             id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid NOT NULL, title text NOT NULL,
-            body text NOT NULL, type text NOT NULL CHECK (type IN ('application', 'message')), read boolean NOT NULL DEFAULT false,
+            body text NOT NULL, type text NOT NULL CHECK (type IN ('application', 'message')),
+            read boolean NOT NULL DEFAULT false,
             created_at timestamptz DEFAULT now()
         );
         INSERT INTO notifications (user_id, title, body, type, read)
