@@ -1,11 +1,13 @@
 """What pushes cost chat: ``python -m bench.push [--rounds N] [--senders N] [--seconds N]``.
 
-The same server, in turn without pushes, with them, and with an Expo that never answers. Everybody has a device and
-nobody acks, so that each conversation comes to a push every few seconds, the first of them before what is measured.
-Compared are medians, and CPU rather than time: the machine is shared.
+Three servers, each with a PostgreSQL of its own, loaded at the same time: without pushes, with them, and with an Expo
+that never answers. What else the machine does troubles all three alike, so their ratios hold where their figures do
+not. Everybody has a device and nobody acks, so that each conversation comes to a push every few seconds; the first
+ones go out before what is measured.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -14,11 +16,14 @@ import secrets
 import statistics
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psycopg2
+
 from bench import processes, world
-from bench.contestants import OURS, Contestant
+from bench.contestants import OURS
 from bench.load.usage import rss_bytes
 from bench.paths import DATA, ROOT
 from bench.runner import Runner, database
@@ -28,7 +33,7 @@ _TOKENS = """
     INSERT INTO push_tokens (user_id, token)
     SELECT id, 'ExponentPushToken[' || replace(id::text, '-', '') || ']' FROM profiles
 """
-_FIGURES = ("messages_per_s", "p50_ms", "p99_ms", "server_us", "postgres_us", "cpu_us", "grown_mb")
+_FIGURES = ("messages_per_s", "p50_ms", "p99_ms", "server_us", "postgres_us", "cpu_us")
 
 
 class _Sink(BaseHTTPRequestHandler):
@@ -67,75 +72,74 @@ def _sink(*, silent: bool) -> Iterator[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench.push", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--senders", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=10, help="of each measurement; 10 hold two pushes to each")
+    parser.add_argument("--seconds", type=float, default=10, help="a round; 10 hold two pushes to each receiver")
     options = parser.parse_args()
     os.chdir(ROOT)
     DATA.mkdir(exist_ok=True)
-    postgres = EmbeddedPostgres(DATA / "postgres")
-    try:
-        with _sink(silent=False) as answering, _sink(silent=True) as silent:
-            kinds = {"off": _contestant("off", None), "on": _contestant("on", answering)}
-            kinds["on, Expo silent"] = _contestant("silent", silent)
-            found = _rounds(postgres, kinds, options)
-    finally:
-        postgres.stop()
-    for name, rounds in found.items():
-        medians = {figure: statistics.median(one[figure] for one in rounds) for figure in _FIGURES}
-        print(f"{name:16}" + "".join(f"  {figure} {value:,.1f}" for figure, value in medians.items()))
-    for name in list(found)[1:]:
-        print(f"{name} / off" + "".join(f"  {figure} {_ratio(found, name, figure):.3f}" for figure in _FIGURES[:-1]))
-
-
-def _contestant(name: str, url: str | None) -> Contestant:
-    pushes = {
-        "EXPO_ACCESS_TOKEN": "bench",
-        "EXPO_PUSH_URL": url or "",
-        "PUSH": "on" if url else "off",
-    }
-    return dataclasses.replace(OURS, name=f"push_{name}", environment={**OURS.environment, **pushes})
-
-
-def _rounds(
-    postgres: EmbeddedPostgres, kinds: dict[str, Contestant], options: argparse.Namespace
-) -> dict[str, list[dict[str, float]]]:
-    runner = Runner(postgres, world.write(), quick=True, only=set())
-    for contestant in kinds.values():
-        runner.prepare(contestant)
-        world.run(postgres.dsn(database(contestant)), _TOKENS, "ANALYZE")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
-    for number in range(options.rounds):
-        turns = list(kinds.items())
-        for name, contestant in turns[number % len(turns) :] + turns[: number % len(turns)]:
-            found[name].append(_turn(runner, postgres, contestant, options))
-            print(f"round {number + 1}: {name}: {found[name][-1]['cpu_us']:.0f} µs a message", flush=True)
-    return found
-
-
-def _turn(
-    runner: Runner, postgres: EmbeddedPostgres, contestant: Contestant, options: argparse.Namespace
-) -> dict[str, float]:
-    """Measure one start of the server. Memory is what it grew by in the second half, while pushes go out."""
-    port = processes.free_port()
-    world.run(postgres.dsn(), "CHECKPOINT")
-    job = {"name": "64", "senders": options.senders, "warm_s": 0.5, "seconds": options.seconds}
-    with processes.server(
-        contestant.name, contestant.command, {"PORT": str(port), **runner.environment(contestant)}, port
-    ) as pid:
-        runner.job(contestant, "chat", job, port, pid)
-        before = rss_bytes(pid)
-        figures = runner.job(contestant, "chat", job, port, pid)
-        return {
-            **figures,
-            "cpu_us": figures["server_us"] + figures["postgres_us"],
-            "grown_mb": (rss_bytes(pid) - before) / 2**20,
+    with contextlib.ExitStack() as stack:
+        kinds = {
+            "off": _Kind(stack, "off", None),
+            "on": _Kind(stack, "on", stack.enter_context(_sink(silent=False))),
+            "on, Expo silent": _Kind(stack, "silent", stack.enter_context(_sink(silent=True))),
         }
+        _together(kinds, options, 15.0)
+        before = {name: rss_bytes(kind.pid) for name, kind in kinds.items()}
+        rounds = [_together(kinds, options, options.seconds) for _ in range(options.rounds)]
+        grown = {name: (rss_bytes(kind.pid) - before[name]) / 2**20 for name, kind in kinds.items()}
+        sent = {name: kind.sent() for name, kind in kinds.items()}
+    for name in kinds:
+        medians = {figure: statistics.median(one[name][figure] for one in rounds) for figure in _FIGURES}
+        print(
+            f"{name:16}" + "".join(f"{figure} {value:,.1f}  " for figure, value in medians.items())
+            + f"memory {grown[name]:+.1f} MB  answered pushes {sent[name]:,}"
+        )  # fmt: skip
+    for name in list(kinds)[1:]:
+        ratios = {figure: [one[name][figure] / one["off"][figure] for one in rounds] for figure in _FIGURES}
+        print(
+            f"{name} / off: "
+            + "  ".join(
+                f"{figure} {statistics.median(each):.3f} ({min(each):.3f}-{max(each):.3f})"
+                for figure, each in ratios.items()
+            )
+        )
 
 
-def _ratio(found: dict[str, list[dict[str, float]]], name: str, figure: str) -> float:
-    """Return the median, over the rounds, of a figure as a part of the same round's without pushes."""
-    return statistics.median(one[figure] / other[figure] for one, other in zip(found[name], found["off"], strict=True))
+class _Kind:
+    """One of the servers, running."""
+
+    def __init__(self, stack: contextlib.ExitStack, name: str, url: str | None) -> None:
+        pushes = {"EXPO_ACCESS_TOKEN": "bench", "EXPO_PUSH_URL": url or "", "PUSH": "on" if url else "off"}
+        self._contestant = dataclasses.replace(OURS, name=f"push_{name}", environment={**OURS.environment, **pushes})
+        self._postgres = EmbeddedPostgres(DATA / f"postgres_push_{name}")
+        stack.callback(self._postgres.stop)
+        self._runner = Runner(self._postgres, world.write(), quick=True, only=set())
+        self._runner.prepare(self._contestant)
+        self._dsn = self._postgres.dsn(database(self._contestant))
+        world.run(self._dsn, _TOKENS, "ANALYZE")
+        self._port = processes.free_port()
+        environment = {"PORT": str(self._port), **self._runner.environment(self._contestant)}
+        command = self._contestant.command
+        self.pid = stack.enter_context(processes.server(self._contestant.name, command, environment, self._port))
+
+    def measure(self, senders: int, seconds: float) -> dict[str, float]:
+        """Return the figures of one round."""
+        job = {"name": "push", "senders": senders, "warm_s": 0.5, "seconds": seconds}
+        figures = self._runner.job(self._contestant, "chat", job, self._port, self.pid)
+        return {**figures, "cpu_us": figures["server_us"] + figures["postgres_us"]}
+
+    def sent(self) -> int:
+        """Return how many pushes Expo has answered for."""
+        with contextlib.closing(psycopg2.connect(self._dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM push_tickets")
+            return int((cursor.fetchone() or (0,))[0])
+
+
+def _together(kinds: dict[str, _Kind], options: argparse.Namespace, seconds: float) -> dict[str, dict[str, float]]:
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        rounds = {name: pool.submit(kind.measure, options.senders, seconds) for name, kind in kinds.items()}
+        return {name: one.result() for name, one in rounds.items()}
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ from storage.push import LEASE_S, Due, Pushes
 log = structlog.get_logger()
 
 _LOOK_S = 1.0
+# Says that it lives this often, if nobody comes or goes; a third of the lease.
+_ALIVE_S = LEASE_S / 3
 _RETRY_S = 0.5
 # Passes over outbox and queue a look: the rest waits for the next, so that presence stays fresh.
 _PASSES = 50
@@ -79,6 +81,7 @@ class Push:
         self._look_s = max(0.05, min(_LOOK_S, coalesce_s / 5))
         # Who others were told is connected here.
         self._present: set[str] = set()
+        self._alive_at = -_ALIVE_S
         self._in_hand: set[int] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._receiving: asyncio.Task[None] | None = None
@@ -128,12 +131,8 @@ class Push:
 
     async def _look(self) -> None:
         await self._appear()
-        rules = self._rules
         for _ in range(_PASSES):
-            more = await self._pushes.resolve(
-                coalesce_s=self._coalesce_s, after_s=rules.after_s, max_age_s=rules.max_age_s
-            )
-            if not more:
+            if not await self._pushes.resolve(coalesce_s=self._coalesce_s, max_age_s=self._rules.max_age_s):
                 break
         for _ in range(_PASSES):
             if not await self._take():
@@ -143,15 +142,19 @@ class Push:
             self._receipts_at = now + min(_RECEIPTS_LOOK_S, self._receipts_after_s)
             self.depth = await self._pushes.depth()
             if self._expo.room:
-                self._receiving = self._begin(self._receive(), self._received)
+                self._receiving = _begin(self._receive(), self._received)
 
     async def _appear(self) -> None:
         """Tell the other servers who is connected here."""
         people = set(self._registry.people)
         came, went = people - self._present, self._present - people
+        now = time.monotonic()
+        if not came and not went and now - self._alive_at < _ALIVE_S:
+            return
         was_unknown, self._expo.servers = await self._pushes.appear(came, went)
         # Others forgot this server, and its people with it: they are told all of them the next time.
         self._present = set() if was_unknown and self._present else people
+        self._alive_at = now
 
     async def _take(self) -> bool:
         """Claim and send as much as Expo takes now; return whether there may be more."""
@@ -168,7 +171,7 @@ class Push:
             for start in range(0, len(pushes), MAX_MESSAGES):
                 chunk = pushes[start : start + MAX_MESSAGES]
                 handed_on |= _ids(chunk)
-                self._sending.add(self._begin(self._send(chunk), self._sending.discard))
+                self._sending.add(_begin(self._send(chunk), self._sending.discard))
         finally:
             self._in_hand -= ids - handed_on  # claimed all the same, and so claimed again
         return len(dues) == limit
@@ -177,19 +180,18 @@ class Push:
         """Judge what was claimed: forget and put off, and return what is to be sent."""
         now = datetime.now(UTC)
         groups: dict[tuple[str | None, ...], list[Due]] = {}
-        drops: list[int] = []
-        waits = []
+        drops, waits = [], []
         for due in dues:
             verdict = push_rules.verdict(due, self._rules, now)
             if isinstance(verdict, Drop):
-                drops.append(due.id)
-                self.dropped[verdict.reason] += 1
+                drops.append((due.id, verdict.reason))
             elif isinstance(verdict, Wait):
                 waits.append((due.id, verdict.time))
             else:
                 groups.setdefault(push_rules.key(due), []).append(due)
         if drops:
-            await self._pushes.drop(drops)
+            await self._pushes.drop([row for row, _ in drops])
+            self.dropped.update(reason for _, reason in drops)
         if waits:
             await self._pushes.release(waits)
         pushes = [
@@ -201,6 +203,7 @@ class Push:
         return pushes
 
     async def _send(self, pushes: list[_Push]) -> None:
+        began = time.monotonic()
         try:
             outcomes = await self._expo.send([push.message for push in pushes])
         except Unavailable:
@@ -209,7 +212,7 @@ class Push:
         except Refused as refusal:
             await self._refused(pushes, refusal.code)
         else:
-            await self._answered(pushes, outcomes)
+            await self._answered(pushes, outcomes, began)
         finally:
             self._in_hand -= _ids(pushes)
 
@@ -223,7 +226,7 @@ class Push:
         self._count_failure(code)
         await self._surely(lambda: self._pushes.drop(pushes[0].ids))
 
-    async def _answered(self, pushes: list[_Push], outcomes: Sequence[Outcome]) -> None:
+    async def _answered(self, pushes: list[_Push], outcomes: Sequence[Outcome], began: float) -> None:
         tickets: list[tuple[str | None, str, int]] = []
         gone: list[tuple[str, float]] = []
         for push, outcome in zip(pushes, outcomes, strict=True):
@@ -234,7 +237,7 @@ class Push:
             else:
                 self._count_failure(error)
             if error == DEVICE_NOT_REGISTERED:
-                gone.append((token, 0.0))
+                gone.append((token, time.monotonic() - began))
         await self._surely(lambda: self._pushes.record(_ids(pushes), tickets, receipts_after_s=self._receipts_after_s))
         await self._forget(gone)
 
@@ -284,13 +287,12 @@ class Push:
             except AppError:
                 await asyncio.sleep(_RETRY_S)
 
-    def _begin(
-        self, work: Coroutine[Any, Any, None], ended: "Callable[[asyncio.Task[None]], None]"
-    ) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        task.add_done_callback(ended)
-        task.add_done_callback(_report)
-        return task
+
+def _begin(work: Coroutine[Any, Any, None], ended: "Callable[[asyncio.Task[None]], None]") -> "asyncio.Task[None]":
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    task.add_done_callback(_report)
+    return task
 
 
 def _ids(pushes: list[_Push]) -> set[int]:

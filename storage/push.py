@@ -47,23 +47,21 @@ _DISAPPEAR = Statement("push_disappear", ("uuid",), "DELETE FROM push_presence W
 # each other participant who has not got all of them. `upto_seq` is the sender's own newest: a receipt for it settles.
 _RESOLVE = Statement(
     "push_resolve",
-    ("float8", "float8", "float8", "int"),
+    ("float8", "float8", "int"),
     """
     WITH due AS (
         SELECT * FROM push_outbox WHERE first_at <= now() - make_interval(secs => $1)
-        ORDER BY first_at LIMIT $4 FOR UPDATE SKIP LOCKED
+        ORDER BY first_at LIMIT $3 FOR UPDATE SKIP LOCKED
     ), settled AS (
         DELETE FROM push_outbox o USING due d
         WHERE o.conversation_id = d.conversation_id AND o.sender_id = d.sender_id
     ), queued AS (
-        INSERT INTO push_queue
-            (token, user_id, what, conversation_id, sender_id, from_seq, upto_seq, first_at, due_at)
-        SELECT t.token, p.user_id, 'messages', d.conversation_id, d.sender_id, d.from_seq, d.upto_seq, d.first_at,
-            CASE WHEN realtime_online(p.user_id) THEN d.first_at + make_interval(secs => $2) ELSE now() END
+        INSERT INTO push_queue (token, user_id, what, conversation_id, sender_id, from_seq, upto_seq, first_at)
+        SELECT t.token, p.user_id, 'messages', d.conversation_id, d.sender_id, d.from_seq, d.upto_seq, d.first_at
         FROM due d JOIN conversation_participants p ON p.conversation_id = d.conversation_id
         JOIN realtime_push_tokens t ON t.user_id = p.user_id
         WHERE p.user_id <> d.sender_id AND p.delivered_seq < d.upto_seq AND NOT p.muted
-            AND d.first_at > now() - make_interval(secs => $3)
+            AND d.first_at > now() - make_interval(secs => $2)
     )
     SELECT count(*) FROM due
     """,
@@ -91,7 +89,7 @@ _CLAIM = Statement(
         t.token IS NOT NULL, realtime_online(q.user_id), coalesce(CASE coalesce(n.type, 'messages') {_ENABLED}
             ELSE f.system_enabled END, true), coalesce(me.muted, false), f.quiet_start, f.quiet_end, f.quiet_time_zone,
         realtime_unread(q.user_id), t.badge_sent,
-        q.conversation_id, q.sender_id, s.username, coalesce(missed.count, 0), m.id, m.text,
+        q.conversation_id, q.sender_id, s.username, coalesce(missed.count, 0), m.id, left(m.text, 1000),
         n.id, n.type, n.title, n.body, n.data ->> 'bountyId'
     FROM picked q
     LEFT JOIN realtime_push_tokens t ON t.token = q.token AND t.user_id = q.user_id
@@ -237,12 +235,9 @@ class Pushes:
         """Say that nobody is connected here any more."""
         await self._database.fetch(_DISAPPEAR, (self._server_id,))
 
-    async def resolve(self, *, coalesce_s: float, after_s: float, max_age_s: float) -> bool:
-        """Queue what the outbox owes by now; return whether there is more.
-
-        :param after_s: seconds that somebody who is online has to receive it by themselves.
-        """
-        rows = await self._database.fetch(_RESOLVE, (coalesce_s, after_s, max_age_s, _BATCH))
+    async def resolve(self, *, coalesce_s: float, max_age_s: float) -> bool:
+        """Queue what the outbox owes by now; return whether there is more."""
+        rows = await self._database.fetch(_RESOLVE, (coalesce_s, max_age_s, _BATCH))
         return bool(rows[0][0] == _BATCH)
 
     async def claim(self, limit: int, in_hand: Collection[int], *, from_the_dead: bool) -> list[Due]:

@@ -196,6 +196,7 @@ async def test_reading_elsewhere_updates_the_badge_in_silence(start: Start, expo
     await mark(server, bob, chat, "read", *third)
     await settled(server)
     assert len(expo.silent) == 2 and len(expo.messages) == 2
+    assert server.app.push is not None and not server.app.push.dropped, "there was nothing to be withdrawn"
 
 
 async def test_the_badge_is_what_the_list_counts(start: Start, expo: ExpoStandIn) -> None:

@@ -233,6 +233,21 @@ async def test_a_device_that_is_gone_by_its_ticket(start: Start, expo: ExpoStand
     assert [row[0] for row in server.sql("SELECT token FROM push_tickets")] == [fine]
 
 
+async def test_registered_again_while_expo_answers(start: Start, expo: ExpoStandIn) -> None:
+    """What Expo says of a device is about the one that there was when it was asked."""
+    server = await start(**pushing(expo))
+    alice, bob, chat = await server.pair()
+    token = await device(server, bob)
+    expo.ticket_errors = {token: "DeviceNotRegistered"}
+    expo.answering.clear()
+    await write(server, alice, chat, "hello")
+    await until(lambda: expo.requests)
+    assert (await server.rest("POST", "/api/push-tokens", {"token": token}, user=bob)).status == 204
+    expo.answering.set()
+    await settled(server)
+    assert server.sql("SELECT token FROM push_tokens") == [(token,)] and worker(server).tokens_removed == 0
+
+
 async def test_receipts(start: Start, expo: ExpoStandIn) -> None:
     """Are asked for after their time, not before, and again where there is none yet; one that says so ends a device."""
     server = await start(**pushing(expo, push_receipts_after_s=1.2))
