@@ -171,7 +171,12 @@ class _Receipts(_Handler):
             self.write({"data": self.expo.receipts(ids)})
 
 
-_HANDLERS = {"send": _Send, "getReceipts": _Receipts}
+class _Elsewhere(_Handler):
+    def get(self) -> None:
+        self.refuse(404, "FOLLOWED", "a redirect, with the access token")
+
+
+_HANDLERS = {"send": _Send, "getReceipts": _Receipts, "elsewhere": _Elsewhere}
 
 
 def _wrong(message: dict[str, Any]) -> str | None:

@@ -237,6 +237,7 @@ async def test_an_answer_lost_with_its_connection(start: Start, dsn: str, expo: 
             expo.trouble = [lambda handler: handler.set_status(503)]
             await write(server, alice, chat, "hello")
             await until(lambda: len(server.sql("SELECT 1 FROM push_queue WHERE claimed_by IS NULL")) == 3)
+            server.sql("UPDATE push_queue SET due_at = now()")
             proxy.lose_reply_to(lose)
         elif statement == "push_resolve":  # likewise, with a row of the outbox
             push._coalesce_s = 60
