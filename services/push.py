@@ -132,7 +132,7 @@ class Push:
     async def _look(self) -> None:
         await self._appear()
         for _ in range(_PASSES):
-            if not await self._pushes.resolve(coalesce_s=self._coalesce_s, max_age_s=self._rules.max_age_s):
+            if not await self._pushes.resolve(coalesce_s=self._coalesce_s):
                 break
         for _ in range(_PASSES):
             if not await self._take():

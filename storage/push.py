@@ -47,11 +47,11 @@ _DISAPPEAR = Statement("push_disappear", ("uuid",), "DELETE FROM push_presence W
 # each other participant who has not got all of them. `upto_seq` is the sender's own newest: a receipt for it settles.
 _RESOLVE = Statement(
     "push_resolve",
-    ("float8", "float8", "int"),
+    ("float8", "int"),
     """
     WITH due AS (
         SELECT * FROM push_outbox WHERE first_at <= now() - make_interval(secs => $1)
-        ORDER BY first_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ORDER BY first_at LIMIT $2 FOR UPDATE SKIP LOCKED
     ), settled AS (
         DELETE FROM push_outbox o USING due d
         WHERE o.conversation_id = d.conversation_id AND o.sender_id = d.sender_id
@@ -61,7 +61,6 @@ _RESOLVE = Statement(
         FROM due d JOIN conversation_participants p ON p.conversation_id = d.conversation_id
         JOIN realtime_push_tokens t ON t.user_id = p.user_id
         WHERE p.user_id <> d.sender_id AND p.delivered_seq < d.upto_seq AND NOT p.muted
-            AND d.first_at > now() - make_interval(secs => $2)
     )
     SELECT count(*) FROM due
     """,
@@ -235,9 +234,9 @@ class Pushes:
         """Say that nobody is connected here any more."""
         await self._database.fetch(_DISAPPEAR, (self._server_id,))
 
-    async def resolve(self, *, coalesce_s: float, max_age_s: float) -> bool:
+    async def resolve(self, *, coalesce_s: float) -> bool:
         """Queue what the outbox owes by now; return whether there is more."""
-        rows = await self._database.fetch(_RESOLVE, (coalesce_s, max_age_s, _BATCH))
+        rows = await self._database.fetch(_RESOLVE, (coalesce_s, _BATCH))
         return bool(rows[0][0] == _BATCH)
 
     async def claim(self, limit: int, in_hand: Collection[int], *, from_the_dead: bool) -> list[Due]:

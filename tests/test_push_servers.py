@@ -280,7 +280,7 @@ async def test_expo_does_not_answer(start: Start, expo: ExpoStandIn) -> None:
     server = await start(**pushing(expo))
     chat, sender = crowd(server, people=240, devices=5)
     alice, bob, private = await server.pair()
-    await device(server, bob)
+    bobs = await device(server, bob)
     hers, his = await server.messages(alice), await server.messages(bob)
 
     async def usual_ms() -> float:
@@ -309,4 +309,6 @@ async def test_expo_does_not_answer(start: Start, expo: ExpoStandIn) -> None:
     assert len(expo.requests) == 6, "no seventh request while six are open"
     expo.answering.set()
     await settled(server)
-    assert len(counts(expo)) == 1201 and set(counts(expo).values()) == {1}
+    sent = counts(expo)
+    assert 1 <= sent.pop(bobs) <= 3, "hundreds of messages, in as many pushes as there were moments"
+    assert len(sent) == 1200 and set(sent.values()) == {1}
