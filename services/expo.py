@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 from msgspec import UNSET, Struct, UnsetType
-from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 log = structlog.get_logger()
 
@@ -201,7 +201,7 @@ class Expo:
                 connect_timeout=_CONNECT_TIMEOUT_S, request_timeout=self._request_timeout_s,
                 follow_redirects=False, decompress_response=True,
             )  # fmt: skip
-        except (HTTPError, OSError, ValueError) as error:  # an answer that is no HTTP is a ValueError
+        except Exception as error:  # no connection, no answer in time, or one that is no HTTP, or no gzip
             raise self._failed(type(error).__name__) from None
         self.latency_ms = round((time.monotonic() - started) * 1000, 1)
         return self._read(answer, kind)
@@ -222,17 +222,19 @@ class Expo:
         return value
 
     def _answered(self) -> None:
+        if time.monotonic() < self._wait_until:  # begun before another was told to wait: that holds
+            return
         if not self.healthy:
             log.info("expo.back")
         self._failures = 0
-        self._wait_until = 0.0
 
     def _failed(self, reason: object, retry_after_s: float = 0.0) -> Unavailable:
         """Leave Expo alone for a while: the longer, the more often it has failed in a row."""
         now = time.monotonic()
         if now >= self._wait_until:  # requests that failed together count once
             self._failures += 1
-        backoff_s = min(_BACKOFF_MOST_S, _BACKOFF_S * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)  # noqa: S311
+        doubled = min(self._failures - 1, 10)  # no power of an outage of days
+        backoff_s = min(_BACKOFF_MOST_S, _BACKOFF_S * 2**doubled) * random.uniform(0.5, 1)  # noqa: S311
         wait_s = max(backoff_s, min(retry_after_s, _RETRY_AFTER_MOST_S))
         self._wait_until = max(self._wait_until, now + wait_s)
         log.warning("expo.unavailable", reason=str(reason), failures=self._failures, wait_s=round(wait_s, 1))

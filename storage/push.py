@@ -89,7 +89,7 @@ _CLAIM = Statement(
             ELSE f.system_enabled END, true), coalesce(me.muted, false), f.quiet_start, f.quiet_end, f.quiet_time_zone,
         realtime_unread(q.user_id), t.badge_sent,
         q.conversation_id, q.sender_id, s.username, coalesce(missed.count, 0), m.id, left(m.text, 1000),
-        n.id, n.type, n.title, n.body, n.data ->> 'bountyId'
+        n.id, n.type, left(n.title, 1000), left(n.body, 1000), left(n.data ->> 'bountyId', 64)
     FROM picked q
     LEFT JOIN realtime_push_tokens t ON t.token = q.token AND t.user_id = q.user_id
     LEFT JOIN notification_preferences f ON f.user_id = q.user_id

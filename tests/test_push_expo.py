@@ -55,6 +55,12 @@ def cut_off(handler: web.RequestHandler) -> None:
     handler.request.connection.stream.close()  # type: ignore[attr-defined]
 
 
+def no_gzip(handler: web.RequestHandler) -> None:
+    """Answer with what only says that it is gzipped."""
+    handler.set_header("Content-Encoding", "gzip")
+    handler.write(b"\x1f\x8b" + b"x" * 100)
+
+
 def redirect(handler: web.RequestHandler) -> None:
     """Send the client elsewhere; there, whoever comes is a fault."""
     handler.redirect(f"http://{handler.request.host}/push/elsewhere")
@@ -133,6 +139,7 @@ async def test_retry_after(start: Start, expo: ExpoStandIn, as_date: bool) -> No
         [garbage('{"data": []}'), garbage('{"data": [{"status": 5}]}')],
         [garbage('{"errors": [{"code": "API_ERROR", "message": "x"}]}')],
         [cut_off, cut_off],
+        [no_gzip, no_gzip],
         [status(401)],
         [status(404)],
         [redirect],
@@ -191,6 +198,28 @@ async def test_many_failures_at_once_count_once(expo: ExpoStandIn, client: Expo)
     results = await asyncio.gather(*(client.send(pushes(1)) for _ in range(6)), return_exceptions=True)
     assert all(isinstance(result, Unavailable) for result in results)
     assert client.healthy and client.wait.total_seconds() <= 1
+
+
+async def test_an_answer_does_not_end_another_s_wait(expo: ExpoStandIn, client: Expo) -> None:
+    """Two at once: one is told to wait, the other is answered after that. What was asked for holds."""
+    expo.answering.clear()
+    sending = asyncio.create_task(client.send(pushes(1)))
+    await until(lambda: expo.requests)
+    expo.trouble = [status(429, Retry_After="30")]
+    with pytest.raises(Unavailable):
+        await client.send(pushes(1))
+    expo.answering.set()
+    assert len(await sending) == 1
+    assert client.wait.total_seconds() > 25 and client.room == 0
+
+
+async def test_an_outage_of_days(expo: ExpoStandIn, client: Expo) -> None:
+    """A minute at most, however often it has failed."""
+    client._failures = 5000
+    expo.trouble = [cut_off]
+    with pytest.raises(Unavailable):
+        await client.send(pushes(1))
+    assert 25 < client.wait.total_seconds() <= 60
 
 
 async def test_an_absurd_retry_after(expo: ExpoStandIn, client: Expo) -> None:
