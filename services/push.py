@@ -194,13 +194,12 @@ class Push:
             self.dropped.update(reason for _, reason in drops)
         if waits:
             await self._pushes.release(waits)
-        pushes = [
-            _Push([due.id for due in group], group[-1].unread, push_rules.compose(group, self._rules))
+        badges = await self._pushes.show({group[0].token for group in groups.values()}) if groups else {}
+        return [
+            _Push([due.id for due in group], badge, push_rules.compose(group, self._rules, badge))
             for group in groups.values()
+            if (badge := badges.get(group[0].token)) is not None  # else it is gone, and the next claim will say so
         ]
-        if pushes:
-            await self._pushes.show([(push.message.to, push.badge) for push in pushes])
-        return pushes
 
     async def _send(self, pushes: list[_Push]) -> None:
         began = time.monotonic()

@@ -100,13 +100,13 @@ def key(due: Due) -> tuple[str | None, ...]:
     return due.token, due.what, due.conversation_id, due.sender_id, due.notification_id
 
 
-def compose(dues: Sequence[Due], rules: Rules) -> Message:
+def compose(dues: Sequence[Due], rules: Rules, badge: int) -> Message:
     """Return the one push for ``dues``, which have the same key, oldest first."""
     due = dues[-1]
     ttl = max(1, int(rules.max_age_s - dues[0].age_s))
     if due.what == "badge":
         return Message(
-            to=due.token, data={"notificationType": "badge"}, badge=due.unread, ttl=ttl, priority="normal",
+            to=due.token, data={"notificationType": "badge"}, badge=badge, ttl=ttl, priority="normal",
             content_available=True,
         )  # fmt: skip
     if due.what == "messages":
@@ -123,7 +123,7 @@ def compose(dues: Sequence[Due], rules: Rules) -> Message:
         title=cut(title),
         body=cut(body) or UNSET,
         data={name: value for name, value in {**data, "notificationType": kind}.items() if value is not None},
-        badge=due.unread,
+        badge=badge,
         sound="default",
         ttl=ttl,
         priority="high",
@@ -134,7 +134,7 @@ def compose(dues: Sequence[Due], rules: Rules) -> Message:
 def _is_settled(due: Due) -> bool:
     """Whether there is nothing left to tell: delivered or read meanwhile, or the badge is right already."""
     if due.what == "badge":
-        return due.unread == due.badge_sent
+        return bool(due.is_shown)
     return due.missed == 0 if due.what == "messages" else due.notification_id is None
 
 

@@ -87,7 +87,7 @@ _CLAIM = Statement(
     SELECT q.id, q.token, q.user_id, q.what, extract(epoch FROM now() - q.first_at)::float8,
         t.token IS NOT NULL, realtime_online(q.user_id), coalesce(CASE coalesce(n.type, 'messages') {_ENABLED}
             ELSE f.system_enabled END, true), coalesce(me.muted, false), f.quiet_start, f.quiet_end, f.quiet_time_zone,
-        realtime_unread(q.user_id), t.badge_sent,
+        q.what = 'badge' AND realtime_unread(q.user_id) = t.badge_sent,
         q.conversation_id, q.sender_id, s.username, coalesce(missed.count, 0), m.id, left(m.text, 1000),
         n.id, n.type, left(n.title, 1000), left(n.body, 1000), left(n.data ->> 'bountyId', 64)
     FROM picked q
@@ -114,13 +114,18 @@ _RELEASE = Statement(
     FROM unnest($1, $2) AS i (id, wait_s) WHERE q.id = i.id
     """,
 )
-# Before it is sent: a reading that comes from now on finds that there is a badge to clear.
+# Counted only for what is sent, and noted before it is: a reading that comes from now on finds that there is a badge to
+# clear.
 _SHOW = Statement(
     "push_show_badges",
-    ("text[]", "int[]"),
+    ("text[]",),
     """
-    UPDATE push_tokens t SET badge_sent = i.badge FROM unnest($1, $2) AS i (token, badge)
-    WHERE t.token = i.token AND t.badge_sent <> i.badge
+    UPDATE push_tokens t SET badge_sent = u.unread
+    FROM (
+        SELECT o.token, o.user_id, realtime_unread(o.user_id) AS unread
+        FROM unnest($1) AS i (token) JOIN realtime_push_tokens o ON o.token = i.token
+    ) u
+    WHERE t.token = u.token AND t.user_id = u.user_id RETURNING t.token, t.badge_sent
     """,
 )
 # Expo has answered: these are sent and never again, whatever happens. Who has read in the moment between counting and
@@ -192,8 +197,7 @@ class Due(Struct):
     quiet_start: str | None
     quiet_end: str | None
     quiet_time_zone: str | None
-    unread: int
-    badge_sent: int | None
+    is_shown: bool | None  # a badge, and the device shows the right one already
     conversation_id: str | None
     sender_id: str | None
     sender_handle: str | None
@@ -256,10 +260,9 @@ class Pushes:
         seconds = [str(wait.total_seconds()) for _, wait in waits]
         await self._database.fetch(_RELEASE, (array(row for row, _ in waits), array(seconds)))
 
-    async def show(self, badges: Sequence[tuple[str, int]]) -> None:
-        """Note the badge that each device is about to be told."""
-        values = (array(token for token, _ in badges), array(badge for _, badge in badges))
-        await self._database.fetch(_SHOW, values)
+    async def show(self, tokens: Iterable[str]) -> dict[str, int]:
+        """Count the badge that each device is about to be told, and note it; a device that is gone has none."""
+        return dict(await self._database.fetch(_SHOW, (array(tokens),)))
 
     async def record(
         self, ids: Iterable[int], tickets: Sequence[tuple[str | None, str, int]], *, receipts_after_s: float

@@ -21,7 +21,7 @@ def due(**fields: Any) -> Due:
     usual: dict[str, Any] = {
         "id": 1, "token": "ExponentPushToken[x]", "user_id": "u", "what": "messages", "age_s": 5.0, "is_owner": True,
         "is_online": False, "is_enabled": True, "is_muted": False, "quiet_start": None, "quiet_end": None,
-        "quiet_time_zone": None, "unread": 1, "badge_sent": 0, "conversation_id": "c", "sender_id": "s",
+        "quiet_time_zone": None, "is_shown": None, "conversation_id": "c", "sender_id": "s",
         "sender_handle": "alice", "missed": 1, "message_id": "m", "text": "hello", "notification_id": None,
         "notification_type": None, "title": None, "body": None, "bounty_id": None,
     }  # fmt: skip
@@ -43,10 +43,10 @@ def due(**fields: Any) -> Due:
         ({"is_online": True, "age_s": 10.0}, Send()),
         ({"what": "notification"}, Drop("withdrawn")),
         ({"what": "notification", "notification_id": "n"}, Send()),
-        ({"what": "badge", "unread": 3, "badge_sent": 3}, Drop("withdrawn")),
-        ({"what": "badge", "unread": 0, "badge_sent": 3}, Send()),
-        ({"what": "badge", "unread": 0, "badge_sent": 3, "age_s": 4000.0}, Drop("expired")),
-        ({"what": "badge", "badge_sent": 3, "is_enabled": False, "is_online": True}, Send()),
+        ({"what": "badge", "is_shown": True}, Drop("withdrawn")),
+        ({"what": "badge", "is_shown": False}, Send()),
+        ({"what": "badge", "age_s": 4000.0}, Drop("expired")),
+        ({"what": "badge", "is_enabled": False, "is_online": True}, Send()),
     ],
 )
 def test_verdict(fields: dict[str, Any], expected: object) -> None:
@@ -128,14 +128,14 @@ def test_what_belongs_together() -> None:
     same = due(id=2, message_id="n")
     assert key(due()) == key(same)
     assert len({key(row) for row in (due(), due(token="t"), due(conversation_id="d"), due(sender_id="b"))}) == 4
-    rows = [due(missed=2, age_s=50.0), due(id=2, missed=1, message_id="newest", unread=9, age_s=5.0)]
-    message = compose(rows, RULES)
+    rows = [due(missed=2, age_s=50.0), due(id=2, missed=1, message_id="newest", age_s=5.0)]
+    message = compose(rows, RULES, 9)
     assert (message.body, message.badge, message.ttl) == ("3 new messages from @alice", 9, 3550)
     assert message.data["messageId"] == "newest"
 
 
 def test_a_long_handle_fits() -> None:
     """Expo takes 4096 bytes."""
-    message = compose([due(sender_handle="👩" * 500, text="👩" * 4000)], RULES)
+    message = compose([due(sender_handle="👩" * 500, text="👩" * 4000)], RULES, 1)
     assert isinstance(message.title, str) and isinstance(message.body, str)
     assert len(message.title) <= 100 and len(message.body) <= 100
