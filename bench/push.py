@@ -1,9 +1,9 @@
-"""What pushes cost chat: ``python -m bench.push [--rounds N] [--senders N] [--seconds N]``.
+"""What pushes cost chat: ``python -m bench.push [--acks] [--rounds N] [--senders N] [--seconds N]``.
 
 Three servers, each with a PostgreSQL of its own, loaded at the same time: without pushes, with them, and with an Expo
 that never answers. What else the machine does troubles all three alike, so their ratios hold where their figures do
-not. Everybody has a device and nobody acks, so that each conversation comes to a push every few seconds; the first
-ones go out before what is measured. Between rounds everybody has read all.
+not. Everybody has a device. With ``--acks`` receivers mark what arrives, as the app does; without, each conversation
+comes to a push every few seconds, the first ones before what is measured. Between rounds everybody has read all.
 """
 
 import argparse
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--senders", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10, help="a round; 10 hold two pushes to each receiver")
+    parser.add_argument("--acks", action="store_true", help="receivers mark what arrives, so that little is pushed")
     options = parser.parse_args()
     os.chdir(ROOT)
     DATA.mkdir(exist_ok=True)
@@ -127,10 +128,10 @@ class _Kind:
         command = self._contestant.command
         self.pid = stack.enter_context(processes.server(self._contestant.name, command, environment, self._port))
 
-    def measure(self, senders: int, seconds: float) -> dict[str, float]:
+    def measure(self, senders: int, seconds: float, *, acks: bool) -> dict[str, float]:
         """Return the figures of one round."""
         world.run(self._dsn, _READ)
-        job = {"name": "push", "senders": senders, "warm_s": 0.5, "seconds": seconds}
+        job = {"name": "push", "senders": senders, "warm_s": 0.5, "seconds": seconds, "acks": acks}
         figures = self._runner.job(self._contestant, "chat", job, self._port, self.pid)
         return {**figures, "cpu_us": figures["server_us"] + figures["postgres_us"]}
 
@@ -143,7 +144,9 @@ class _Kind:
 
 def _together(kinds: dict[str, _Kind], options: argparse.Namespace, seconds: float) -> dict[str, dict[str, float]]:
     with ThreadPoolExecutor(len(kinds)) as pool:
-        rounds = {name: pool.submit(kind.measure, options.senders, seconds) for name, kind in kinds.items()}
+        rounds = {
+            name: pool.submit(kind.measure, options.senders, seconds, acks=options.acks) for name, kind in kinds.items()
+        }
         return {name: one.result() for name, one in rounds.items()}
 
 
