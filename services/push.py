@@ -126,8 +126,9 @@ class Push:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
         self._expo.close()
-        with contextlib.suppress(AppError):
-            await self._pushes.disappear()
+        if self._present:
+            with contextlib.suppress(AppError):
+                await self._pushes.disappear(deadline_s=_STOP_S)
 
     async def _look(self) -> None:
         await self._appear()

@@ -234,9 +234,9 @@ class Pushes:
         row = (await self._database.fetch(_APPEAR, (self._server_id, array(came), array(went), LEASE_S)))[0]
         return row[0], row[1]
 
-    async def disappear(self) -> None:
-        """Say that nobody is connected here any more."""
-        await self._database.fetch(_DISAPPEAR, (self._server_id,))
+    async def disappear(self, *, deadline_s: float) -> None:
+        """Say that nobody is connected here any more, within ``deadline_s`` seconds or not at all."""
+        await self._database.fetch(_DISAPPEAR, (self._server_id,), deadline_s=deadline_s)
 
     async def resolve(self, *, coalesce_s: float) -> bool:
         """Queue what the outbox owes by now; return whether there is more."""
