@@ -1,54 +1,54 @@
 """Notifications and preferences over REST."""
 
+from handlers.operation import operation
 from handlers.rest import RestHandler
-from protocol.codes import AppError, ErrorCode
-from protocol.notifications import ChangePreferences, MarkNotifications
-
-_MAX_PAGE_SIZE = 200
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+from protocol.answers import LimitedPagination, Notifications, NotificationsMarked
+from protocol.codes import ErrorCode
+from protocol.notifications import ChangePreferences, MarkNotifications, Preferences
+from protocol.queries import NotificationsQuery
 
 
 class NotificationsHandler(RestHandler):
     """``/api/notifications``"""
 
+    @operation(answer=Notifications, query=NotificationsQuery)
     async def get(self) -> None:
-        """Return a page, newest first; ``before`` is the id of the last one of the page before."""
-        unread = _TRUTH.get(self.get_query_argument("unread", "false"))
-        if unread is None:
-            raise AppError(ErrorCode.INVALID_REQUEST, "`unread` is wrong: expected true or false.")
-        limit = self.number("limit", 50, 1, _MAX_PAGE_SIZE)
-        given = self.get_query_argument("before", None)
-        before = None if given is None else self.id_of(given, "before")
-        store = self.context.stored_notifications
-        notifications, has_more = await store.page(self.user_id, before, limit, unread=unread)
+        """Return a page of notifications, newest first."""
+        query, store = self.query(NotificationsQuery), self.context.stored_notifications
+        notifications, has_more = await store.page(
+            self.user_id, query.before, query.limit, unread=query.unread == "true"
+        )
         self.answer(
-            {
-                "notifications": notifications,
-                "unreadCount": await store.count_unread(self.user_id),
-                "pagination": {"limit": limit, "hasMore": has_more},
-            }
+            Notifications(
+                notifications=notifications,
+                unread_count=await store.count_unread(self.user_id),
+                pagination=LimitedPagination(limit=query.limit, has_more=has_more),
+            )
         )
 
 
 class NotificationsReadHandler(RestHandler):
     """``/api/notifications/read``"""
 
+    @operation(answer=NotificationsMarked, body=MarkNotifications)
     async def post(self) -> None:
-        """Mark read; all of the user's sockets hear of it, at every server, from the database."""
+        """Mark notifications read; all of the user's sockets hear of it."""
         body = self.body(MarkNotifications)
         ids = None if body.ids is None else list(body.ids)
         count = await self.context.stored_notifications.mark_read(self.user_id, ids)
         self.context.notifications.changed(self.user_id)
-        self.answer({"success": True, "updatedCount": count})
+        self.answer(NotificationsMarked(updated_count=count))
 
 
 class PreferencesHandler(RestHandler):
     """``/api/notification-preferences``"""
 
+    @operation(answer=Preferences)
     async def get(self) -> None:
         """Return what the user wants to be told of while away."""
         self.answer(await self.context.stored_notifications.preferences(self.user_id))
 
+    @operation(answer=Preferences, body=ChangePreferences, errors=(ErrorCode.NOT_PARTICIPANT,))
     async def put(self) -> None:
         """Change what is given, and return it all."""
         change = self.body(ChangePreferences)

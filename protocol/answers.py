@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from protocol.notifications import Notification
 from protocol.outbound import Bounty, Code, Conversation, Count, Message, Time
 
 State = Literal["up", "down", "off"]
@@ -86,6 +87,28 @@ class OneBounty(Answer, kw_only=True):
     """A bounty as it is now."""
 
     bounty: Bounty
+
+
+class LimitedPagination(Answer, kw_only=True):
+    """How many a page has at most, and whether there are more."""
+
+    limit: int
+    has_more: bool
+
+
+class Notifications(Answer, kw_only=True):
+    """A page of notifications, newest first, and how many are unread in all (counted up to 10,000)."""
+
+    notifications: list[Notification]
+    unread_count: Count
+    pagination: LimitedPagination
+
+
+class NotificationsMarked(Answer, kw_only=True):
+    """How many notifications were not read yet."""
+
+    success: Literal[True] = True
+    updated_count: Count
 
 
 class HealthSummary(Answer, kw_only=True):

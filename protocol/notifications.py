@@ -2,16 +2,17 @@
 
 import re
 import zoneinfo
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from protocol.inbound import Body, Id
-from protocol.outbound import ServerFrame
+from protocol.outbound import ServerFrame, Time, Uuid
 
 # In the order of their columns.
-KINDS = ("applications", "acceptances", "completions", "payments", "messages", "follows", "reminders", "system")
+Kind = Literal["applications", "acceptances", "completions", "payments", "messages", "follows", "reminders", "system"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_READ = 1000
 MAX_MUTED = 1000
@@ -28,10 +29,9 @@ def is_expo_token(text: str) -> bool:
     return _EXPO_TOKEN.fullmatch(text) is not None
 
 
-def kind_of(stored_type: str) -> str:
+def kind_of(stored_type: str) -> Kind:
     """Return the kind that a stored notification is of; the app's earlier rows name it in the singular."""
-    kind = stored_type if stored_type in KINDS else f"{stored_type}s"
-    return kind if kind in KINDS else "system"
+    return next((kind for kind in KINDS if stored_type in (kind, kind[:-1])), "system")
 
 
 class PushToken(Body, kw_only=True):
@@ -84,7 +84,7 @@ class Preferences(Struct, rename="camel", kw_only=True):
     reminders_enabled: bool = True
     system_enabled: bool = True
     quiet_hours: QuietHours | None = None
-    muted_conversation_ids: list[str] = []
+    muted_conversation_ids: list[Uuid] = []
 
 
 class ChangePreferences(Body, kw_only=True):
@@ -105,29 +105,29 @@ class ChangePreferences(Body, kw_only=True):
 class Notification(Struct, rename="camel", kw_only=True):
     """A notification in REST."""
 
-    id: str
-    kind: str = msgspec.field(name="type")
+    id: Uuid
+    kind: Kind = msgspec.field(name="type")
     title: str
     body: str
     data: Any
     is_read: bool
-    created_at: str
+    created_at: Time
 
 
 class NotificationNew(ServerFrame, tag="notification.new", kw_only=True):
     """Something that the user should know; sent again at each connect until it is read."""
 
-    id: str
-    notification_type: str
+    id: Uuid
+    notification_type: Kind
     title: str
     body: str
     data: Any
-    timestamp: str
+    timestamp: Time
     replayed: bool | UnsetType = UNSET
 
 
 class NotificationRead(ServerFrame, tag="notification.read", kw_only=True):
     """Notifications that were read, on whichever device."""
 
-    ids: list[str]
-    timestamp: str
+    ids: list[Uuid]
+    timestamp: Time

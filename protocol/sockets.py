@@ -1,5 +1,6 @@
 """The frames that each socket sends. Those that it takes are the unions at the decoders, in inbound."""
 
+from protocol.notifications import NotificationNew, NotificationRead
 from protocol.outbound import (
     AuthExpiring,
     AuthRefreshed,
@@ -36,6 +37,8 @@ MessagesServerFrame = (
     | TypingStop
     | PresenceUpdate
     | ConversationNew
+    | NotificationNew
+    | NotificationRead
     | Joined
     | Left
     | ReplayComplete
