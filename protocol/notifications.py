@@ -2,7 +2,7 @@
 
 import re
 import zoneinfo
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -18,15 +18,12 @@ MAX_READ = 1000
 MAX_MUTED = 1000
 
 # What Expo gives out: ExponentPushToken[…] or, on newer devices, ExpoPushToken[…]; very old ones were bare UUIDs.
-_EXPO_TOKEN = re.compile(
-    r"(?:Exponent|Expo)PushToken\[[A-Za-z0-9_\-:.]{1,200}\]|[a-z0-9]{8}-[a-z0-9]{4}-[a-z0-9]{4}-[a-z0-9]{4}-[a-z0-9]{12}",
-    re.IGNORECASE,
-)
+_EXPO_FORM = r"((Exponent|Expo)PushToken\[[A-Za-z0-9_:.-]{1,200}\]|[a-z0-9]{8}(-[a-z0-9]{4}){3}-[a-z0-9]{12})"
 
 
 def is_expo_token(text: str) -> bool:
     """Whether ``text`` has the form of an Expo push token."""
-    return _EXPO_TOKEN.fullmatch(text) is not None
+    return re.fullmatch(_EXPO_FORM, text) is not None
 
 
 def kind_of(stored_type: str) -> Kind:
@@ -37,7 +34,8 @@ def kind_of(stored_type: str) -> Kind:
 class PushToken(Body, kw_only=True):
     """``POST`` and ``DELETE /api/push-tokens``"""
 
-    token: str
+    # Checked below, with words that say what it is.
+    token: Annotated[str, Meta(extra_json_schema={"pattern": f"^{_EXPO_FORM}$"})]
     device_id: (
         Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\ud800-\udfff]*$(?!\n)")] | None
     ) = None
@@ -52,6 +50,14 @@ class MarkNotifications(Body, kw_only=True):
 
     ids: Annotated[list[Id], Meta(max_length=MAX_READ)] | None = None
     all: bool = False
+
+    # For the documents: what ``__post_init__`` holds to.
+    schema: ClassVar[dict[str, Any]] = {
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}, "all": {"const": False}}},
+            {"required": ["all"], "properties": {"ids": {"type": "null"}, "all": {"const": True}}},
+        ]
+    }
 
     def __post_init__(self) -> None:
         if (self.ids is None) is not self.all:
