@@ -32,6 +32,7 @@ from handlers.conversations import (
     TypingHandler,
 )
 from handlers.dashboard import DashboardHandler, HistoryHandler
+from handlers.devices import PushTokensHandler
 from handlers.documents import AsyncApiHandler, OpenApiHandler
 from handlers.events import EventsHandler, SubscribeInfoHandler
 from handlers.health import (
@@ -43,6 +44,7 @@ from handlers.health import (
 )
 from handlers.messages import MessagesHandler as MessagesSocketHandler
 from handlers.metrics import MetricsHandler
+from handlers.notifications import NotificationsHandler, NotificationsReadHandler, PreferencesHandler
 from handlers.pages import FileHandler
 from handlers.rest import NotFoundHandler
 from protocol.outbound import new_id
@@ -52,21 +54,27 @@ from services.bounty_events import BountyEvents
 from services.conversations import Conversations
 from services.drain import drain
 from services.expiry import TokenExpiry
+from services.expo import Expo
 from services.live import Live
 from services.loop_lag import LoopLag
 from services.messaging import Messaging
 from services.metrics import Metrics
+from services.notifications import Notifications
 from services.presence import Presence
+from services.push import Push
+from services.push_rules import Rules
 from services.receipts import Receipts
 from services.replay import Replay
 from services.status import Status
 from services.typing import TypingIndicator
 from services.vitals import Vitals
 from settings import LIVE_SETTINGS, Settings
-from storage import analytics, bounties, conversations, messages, profiles, receipts
+from storage import analytics, bounties, conversations, messages, notifications, profiles, receipts
 from storage.database import Database
+from storage.devices import Devices
 from storage.listener import Listener
 from storage.message_writer import MessageWriter
+from storage.push import Pushes
 
 log = structlog.get_logger()
 
@@ -101,6 +109,10 @@ ROUTES = [
     Route(r"/api/bounties", BountiesHandler),
     Route(rf"/api/bounties/{_ID}", BountyHandler),
     Route(rf"/api/bounties/{_ID}/status", BountyStatusHandler),
+    Route(r"/api/notifications", NotificationsHandler),
+    Route(r"/api/notifications/read", NotificationsReadHandler),
+    Route(r"/api/notification-preferences", PreferencesHandler),
+    Route(r"/api/push-tokens", PushTokensHandler),
     Route(r"/health", HealthHandler),
     Route(r"/health/detailed", DetailedHealthHandler),
     Route(r"/events/stats", EventsStatsHandler),
@@ -131,7 +143,7 @@ class App:
         self.registry = Registry()
         traffic = Traffic()
         broadcaster = Broadcaster()
-        self.writer = MessageWriter(self.database, deadline_s=deadline_s)
+        self.writer = MessageWriter(self.database, deadline_s=deadline_s, pushes=settings.pushes)
         stored_conversations = conversations.Conversations(self.database, deadline_s=deadline_s)
         stored_messages = messages.Messages(
             self.database,
@@ -146,11 +158,15 @@ class App:
         self.bounty_events = BountyEvents(
             bounties.BountyLog(self.database), self.registry, broadcaster, replay_max=settings.event_replay_max
         )
+        stored_notifications = notifications.Notifications(self.database)
+        self.notifications = Notifications(stored_notifications, self.registry)
+        self.push = self._pushes() if settings.pushes else None
         self.listener = Listener(
             dsn,
             {
                 "realtime_bounty_events": self.bounty_events.wake,
                 "realtime_participants": self.conversations.changed,
+                "realtime_notifications": self.notifications.changed,
             },
             deadline_s=deadline_s,
         )
@@ -165,7 +181,8 @@ class App:
             self._rates["message"],
             max_text_chars=settings.max_text_chars,
         )
-        stored_receipts = Receipts(receipts.Receipts(self.database, deadline_s=deadline_s), self.registry, broadcaster)
+        stored_receipts = receipts.Receipts(self.database, deadline_s=deadline_s, pushes=settings.pushes)
+        marks = Receipts(stored_receipts, self.registry, broadcaster)
         replay = Replay(stored_messages, self.writer)
         authenticator = Authenticator(
             secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
@@ -176,11 +193,12 @@ class App:
             traffic,
             self.bounty_events,
             lambda: self.listener.connected,
+            self.push,
             deadline_s=_HEALTH_DEADLINE_S,
         )
         self.loop_lag = LoopLag()
         instance = new_id()
-        vitals = Vitals(traffic, messaging, stored_receipts, self.conversations)
+        vitals = Vitals(traffic, messaging, marks, self.conversations)
         self.analytics = Analytics(
             analytics.Analytics(self.database),
             vitals,
@@ -207,7 +225,7 @@ class App:
             traffic=traffic,
             heartbeat=self.heartbeat,
             messaging=messaging,
-            receipts=stored_receipts,
+            receipts=marks,
             conversations=self.conversations,
             replay=replay,
             bounty_events=self.bounty_events,
@@ -216,6 +234,7 @@ class App:
             authenticator=authenticator,
             limits=self._rates,
             loop_lag=self.loop_lag,
+            push=self.push,
             version=VERSION,
         )
         self.context = Context(
@@ -235,11 +254,12 @@ class App:
             frame_rate=self._rates["frame"],
             rest_rate=self._rates["rest"],
             messaging=messaging,
-            receipts=stored_receipts,
+            receipts=marks,
             typing=typing,
             presence=self.presence,
             conversations=self.conversations,
             replay=replay,
+            notifications=self.notifications,
             bounty_events=self.bounty_events,
             status=status,
             metrics=metrics,
@@ -248,6 +268,8 @@ class App:
             stored_bounties=bounties.Bounties(self.database),
             stored_conversations=stored_conversations,
             stored_messages=stored_messages,
+            stored_notifications=stored_notifications,
+            devices=Devices(self.database),
             profiles=profiles.Profiles(self.database, deadline_s=deadline_s),
             document=Documents(ROUTES, VERSION).read,
         )
@@ -274,6 +296,11 @@ class App:
         )  # fmt: skip
         for forever in background:
             self._tasks.append(asyncio.create_task(forever.run()))
+        if self.push is not None:
+            self._tasks.append(asyncio.create_task(self.push.run()))
+        else:
+            reason = "PUSH is off" if self.settings.push == "off" else "EXPO_ACCESS_TOKEN is not set"
+            log.info("push.off", reason=reason)
 
     def listen(self, passed: list[socket.socket] | None = None) -> int:
         """Accept connections; return the port. Raises ``OSError`` when the address can't be had.
@@ -347,12 +374,31 @@ class App:
         await self.http.close_all_connections()
         self.presence.stop()
         await self.conversations.stop()
+        await self.notifications.stop()
         await self.writer.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.analytics.stop()
+        if self.push is not None:
+            await self.push.stop()
         await self.database.close()
+
+    def _pushes(self) -> Push:
+        settings = self.settings
+        assert settings.expo_access_token is not None
+        return Push(
+            Pushes(self.database, new_id()),
+            Expo(settings.expo_push_url, settings.expo_access_token),
+            self.registry,
+            Rules(
+                after_s=settings.push_after_s,
+                max_age_s=settings.push_max_age_s,
+                preview=settings.push_preview == "on",
+            ),
+            coalesce_s=settings.push_coalesce_s,
+            receipts_after_s=settings.push_receipts_after_s,
+        )
 
     def _web_application(self) -> web.Application:
         given: dict[str, Any] = {"context": self.context}

@@ -32,6 +32,8 @@ def what_is_off(settings: Settings) -> list[str]:
     unlimited = [name.upper() for name in _RATES if not getattr(settings, name)]
     if unlimited:
         off.append(f"limits: {', '.join(unlimited)} is 0")
+    if not settings.pushes:
+        off.append("pushes: PUSH is off" if settings.push == "off" else "pushes: EXPO_ACCESS_TOKEN is not set")
     return off
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -62,6 +63,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics_token: str | None = None
     analytics_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 90
 
+    push: Literal["on", "off"] = "on"
+    expo_access_token: str | None = None
+    expo_push_url: str = "https://exp.host/--/api/v2/push"
+    push_preview: Literal["on", "off"] = "on"
+    push_after_s: Annotated[float, Meta(ge=0, le=86_400)] = 10
+    push_coalesce_s: Seconds = 5
+    push_max_age_s: Seconds = 3600
+    push_receipts_after_s: Seconds = 900
+
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -94,6 +104,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def production(self) -> bool:
         """Whether development conveniences are off."""
         return self.environment == "production"
+
+    @property
+    def pushes(self) -> bool:
+        """Whether people who are away are pushed to."""
+        return self.push == "on" and self.expo_access_token is not None
 
     @property
     def jwks_url(self) -> str | None:
@@ -222,4 +237,28 @@ def _inconsistent(values: Mapping[str, Any]) -> list[str]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             problems.append(f"TRUSTED_PROXIES holds {network!r}: expected addresses or networks, split by commas.")
+    return problems + _wrong_about_expo(values)
+
+
+def _wrong_about_expo(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    token, url = values.get("expo_access_token", ""), values.get("expo_push_url", "https://exp.host")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        problems.append("EXPO_ACCESS_TOKEN is set: expected printable characters without a space.")
+    try:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    except ValueError:
+        scheme, host = "", None
+    # The access token goes with every request: in the clear on this machine only, where a test's stand-in is.
+    if not host or scheme not in ("https", "http" if _is_loopback(host) else "https"):
+        problems.append("EXPO_PUSH_URL is set: expected an address like https://exp.host/--/api/v2/push.")
     return problems
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -88,21 +88,27 @@ class Runner:
         with processes.server(contestant.name, contestant.command, environment, port) as pid:
             for scenario, each in jobs:
                 name = f"{scenario} {each['name']}"
-                job = {
-                    "scenario": scenario,
-                    "port": port,
-                    "server_pid": pid,
-                    "postgres_pid": self._postgres.pid,
-                    "dialect": contestant.dialect,
-                    "publishes_over_rest": contestant.publishes_over_rest,
-                    "world": str(self._people),
-                    "options": each,
-                }
                 try:
-                    figures[name] = _numbers(json.loads(self._python("bench.load", stdin=json.dumps(job))))
+                    figures[name] = self.job(contestant, scenario, each, port, pid)
                 except FAILURES as error:
                     print(f"  {contestant.label}: {name} failed: {reason(error)}", flush=True)
                 processes.wait_until_idle(pid)
+
+    def job(
+        self, contestant: Contestant, scenario: str, options: dict[str, Any], port: int, pid: int
+    ) -> dict[str, float]:
+        """Run one scenario against a server that runs; return its figures."""
+        job = {
+            "scenario": scenario,
+            "port": port,
+            "server_pid": pid,
+            "postgres_pid": self._postgres.pid,
+            "dialect": contestant.dialect,
+            "publishes_over_rest": contestant.publishes_over_rest,
+            "world": str(self._people),
+            "options": options,
+        }
+        return _numbers(json.loads(self._python("bench.load", stdin=json.dumps(job))))
 
     def environment(self, contestant: Contestant) -> dict[str, str]:
         """Return the environment: our server takes an address, libpq's variables serve all the others."""

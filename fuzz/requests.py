@@ -27,8 +27,10 @@ ROUTES: dict[str, list[str]] = {
     "/api/bounties": ["title", "amountCents"],
     "/api/bounties/{id}": [],
     "/api/bounties/{id}/status": ["status", "hunterId"],
-    "/api/push-tokens": ["token"],
-    "/api/notification-preferences": ["messagesEnabled"],
+    "/api/push-tokens": ["token", "deviceId"],
+    "/api/notifications": [],
+    "/api/notifications/read": ["ids", "all"],
+    "/api/notification-preferences": ["messagesEnabled", "quietHours", "mutedConversationIds"],
     "/nowhere": [],
 }
 _METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "get", "", "X" * 50]

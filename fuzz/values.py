@@ -95,7 +95,7 @@ def _fields(conversation_id: str, bounty_id: str) -> Mapping[str, st.SearchStrat
         "messageId": st.just(STRANGER) | st.uuids().map(str),
         "seq": st.integers(0, 2**63 - 1),
         "conversations": st.dictionaries(conversation | st.uuids().map(str), st.integers(0, 10), max_size=5),
-        "token": st.sampled_from(["", "x", "a.b.c", "eyJhbGciOiJub25lIn0.e30."]),
+        "token": st.sampled_from(["", "x", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", "ExponentPushToken[fuzz]"]),
         "participantIds": st.lists(conversation | st.uuids().map(str), max_size=4),
         "bountyId": st.none() | st.just(bounty_id),
         "isGroup": st.booleans(),
@@ -105,6 +105,18 @@ def _fields(conversation_id: str, bounty_id: str) -> Mapping[str, st.SearchStrat
         "amountCents": st.integers(0, 10**12),
         "hunterId": st.none() | st.just(STRANGER),
         "messagesEnabled": st.booleans(),
+        "deviceId": st.none() | st.text(min_size=1, max_size=30),
+        "ids": st.lists(st.uuids().map(str), max_size=5),
+        "all": st.booleans(),
+        "quietHours": st.none()
+        | st.fixed_dictionaries(
+            {
+                "start": st.sampled_from(["22:00", "24:00", ""]),
+                "end": st.sampled_from(["07:30", "7:30"]),
+                "timeZone": st.sampled_from(["Europe/Berlin", "Europe", "../UTC", "", "x" * 300, "UTC\x00"]),
+            }
+        ),
+        "mutedConversationIds": st.lists(conversation | st.uuids().map(str), max_size=4),
     }
 
 

@@ -20,6 +20,7 @@ from services.conversations import Conversations
 from services.live import Live
 from services.messaging import Messaging
 from services.metrics import Metrics
+from services.notifications import Notifications
 from services.presence import Presence
 from services.receipts import Receipts
 from services.replay import Replay
@@ -28,7 +29,9 @@ from services.typing import TypingIndicator
 from settings import Settings
 from storage.bounties import Bounties as StoredBounties
 from storage.conversations import Conversations as StoredConversations
+from storage.devices import Devices
 from storage.messages import Messages as StoredMessages
+from storage.notifications import Notifications as StoredNotifications
 from storage.profiles import Profiles
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -57,6 +60,7 @@ class Context(Struct, kw_only=True):
     presence: Presence
     conversations: Conversations
     replay: Replay
+    notifications: Notifications
     bounty_events: BountyEvents
     status: Status
     metrics: Metrics
@@ -65,6 +69,8 @@ class Context(Struct, kw_only=True):
     stored_bounties: StoredBounties
     stored_conversations: StoredConversations
     stored_messages: StoredMessages
+    stored_notifications: StoredNotifications
+    devices: Devices
     profiles: Profiles
     # A document of the API by its name.
     document: Callable[[str], bytes]

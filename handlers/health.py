@@ -70,7 +70,7 @@ class IndexHandler(OpenHandler):
             service=SERVICE,
             version=self.context.version,
             websockets=["/events/subscribe", "/messages/subscribe"],
-            rest=["/api/conversations", "/api/bounties"],
+            rest=["/api/conversations", "/api/bounties", "/api/notifications"],
             status=["/health", "/health/detailed", "/events/stats", "/messages/stats", "/events/subscribe-info"],
             documents=["/docs/openapi.json", "/docs/asyncapi.json"],
         )

@@ -46,7 +46,7 @@ class MessagesHandler(SocketHandler):
         await context.profiles.ensure(user_id, identity.wanted_handle)
         if connection.closing:
             return
-        person, is_behind = await context.conversations.arrive(connection, user_id)
+        person, memberships = await context.conversations.arrive(connection, user_id)
         if connection.closing:
             context.presence.departed(user_id)
             return
@@ -66,9 +66,11 @@ class MessagesHandler(SocketHandler):
         )
         context.presence.arrived(person)
         context.analytics.arrived(user_id)
-        if self.get_query_argument("replay", "1") == "0":
+        replay = self.get_query_argument("replay", "1") != "0"
+        context.notifications.arrived(connection, user_id, has_unread=memberships.notified, replay=replay)
+        if not replay:
             connection.release()
-        elif not is_behind:
+        elif not memberships.behind:
             context.replay.complete(connection)
         else:
             # What the client sends now is acted on beside it.
@@ -77,9 +79,10 @@ class MessagesHandler(SocketHandler):
             self._replaying.add_done_callback(self.report)
 
     def gone(self, connection: Connection) -> None:
-        """Typing ends with the socket, presence after its grace."""
+        """Typing and notifications end with the socket, presence after its grace."""
         if connection.user_id is not None:
             self.context.typing.stop_all(connection)
+            self.context.notifications.gone(connection)
             self.context.presence.departed(connection.user_id)
 
     def join(self, frame: inbound.Join) -> None:

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from protocol.notifications import Notification
 from protocol.outbound import Bounty, Code, Conversation, Count, Message, Time
 
 State = Literal["up", "down", "off"]
@@ -88,6 +89,28 @@ class OneBounty(Answer, kw_only=True):
     bounty: Bounty
 
 
+class LimitedPagination(Answer, kw_only=True):
+    """How many a page has at most, and whether there are more."""
+
+    limit: int
+    has_more: bool
+
+
+class Notifications(Answer, kw_only=True):
+    """A page of notifications, newest first, and how many are unread in all (counted up to 10,000)."""
+
+    notifications: list[Notification]
+    unread_count: Count
+    pagination: LimitedPagination
+
+
+class NotificationsMarked(Answer, kw_only=True):
+    """How many notifications were not read yet."""
+
+    success: Literal[True] = True
+    updated_count: Count
+
+
 class HealthSummary(Answer, kw_only=True):
     """Whether the server can do its work: ``degraded`` while the database is away."""
 
@@ -111,6 +134,12 @@ class SocketsPart(Part, kw_only=True):
     connections: Count
 
 
+class PushPart(Part, kw_only=True):
+    """Pushes to who is away, and how many are on their way."""
+
+    waiting: Count | UnsetType = UNSET
+
+
 class RelayPart(Part, kw_only=True):
     """The relay of bounty events, and the newest one's id."""
 
@@ -126,7 +155,7 @@ class HealthParts(Answer, kw_only=True):
     database: Part
     redis: Part
     websocket: SocketsPart
-    push: Part
+    push: PushPart
     event_relay: RelayPart
 
 

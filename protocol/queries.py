@@ -52,6 +52,14 @@ class BountiesQuery(Query, kw_only=True):
     limit: PageSize = 50
 
 
+class NotificationsQuery(Query, kw_only=True):
+    """A page of notifications, unread ones only if asked for; ``before`` is the id of the last one seen."""
+
+    unread: Literal["true", "false"] = "false"
+    limit: PageSize = 50
+    before: Id | None = None
+
+
 class EventsQuery(Query, kw_only=True):
     """The event stream's: only these bounties (may be repeated); resume after this event."""
 

@@ -1,6 +1,7 @@
 """The frames that each socket sends. Those that it takes are the unions at the decoders, in inbound."""
 
 from protocol.dashboard import DashboardHello, DashboardUpdate
+from protocol.notifications import NotificationNew, NotificationRead
 from protocol.outbound import (
     AuthExpiring,
     AuthRefreshed,
@@ -37,6 +38,8 @@ MessagesServerFrame = (
     | TypingStop
     | PresenceUpdate
     | ConversationNew
+    | NotificationNew
+    | NotificationRead
     | Joined
     | Left
     | ReplayComplete

@@ -44,8 +44,8 @@ class Conversations:
         self._reconciling: asyncio.Task[None] | None = None
         self.created = 0
 
-    async def arrive(self, connection: Connection, user_id: str) -> tuple[Person, bool]:
-        """Put a new socket's user into all of their rooms, and return whether they may have missed messages.
+    async def arrive(self, connection: Connection, user_id: str) -> tuple[Person, conversations.Memberships]:
+        """Put a new socket's user into all of their rooms, and return what was found for them.
 
         Raises ``AppError`` STORE_UNAVAILABLE.
         """
@@ -55,7 +55,7 @@ class Conversations:
         if connection in person.connections:  # else it has closed meanwhile, and the person may be forgotten
             for conversation_id in memberships.conversation_ids:
                 self._registry.enter(person, conversation_id)
-        return person, memberships.behind
+        return person, memberships
 
     async def create(
         self, creator_id: str, participant_ids: list[str], bounty_id: str | None, *, is_group: bool

@@ -2,7 +2,7 @@
 
 The numbers live where the work is done and are only read here, at a scrape. Labels are of bounded number: endpoints,
 close codes of the protocol, error codes, frame types; never an id. A part that is new to the server gets a method
-that yields its families (push: its results), a line in ``collect``, and panels in ``deploy/grafana``.
+that yields its families, a line in ``collect``, and panels in ``deploy/grafana``.
 """
 
 import itertools
@@ -35,6 +35,8 @@ from services.bounty_events import BountyEvents
 from services.conversations import Conversations
 from services.loop_lag import LoopLag
 from services.messaging import Messaging
+from services.push import Push
+from services.push_rules import DROP_REASONS
 from services.receipts import Receipts
 from services.replay import Replay
 from storage.database import Database
@@ -43,6 +45,18 @@ from storage.message_writer import MessageWriter
 # Every series there will be is there from the start: one that is born with its first count has not risen yet.
 ENDPOINTS = ("messages", "events", DASHBOARD)
 FRAMES = get_args(MessagesFrame | EventsFrame)
+# Expo's names for what can go wrong with one push; whatever else it may say is counted as one.
+EXPO_ERRORS = (
+    "DeviceNotRegistered",
+    "MessageTooBig",
+    "MessageRateExceeded",
+    "MismatchSenderId",
+    "InvalidCredentials",
+    "DeveloperError",
+    "ExpoError",
+    "ProviderError",
+    "Unknown",
+)
 
 
 class Metrics(Collector):
@@ -67,6 +81,7 @@ class Metrics(Collector):
         authenticator: Authenticator,
         limits: Mapping[str, RateLimiter],
         loop_lag: LoopLag,
+        push: Push | None,
         version: str,
     ) -> None:
         self._registry = registry
@@ -82,6 +97,7 @@ class Metrics(Collector):
         self._authenticator = authenticator
         self._limits = limits
         self._loop_lag = loop_lag
+        self._push = push
         self._version = version
         self._started_at = time.time()
         self._collectors = CollectorRegistry(auto_describe=False)
@@ -108,6 +124,7 @@ class Metrics(Collector):
         yield from self._stores()
         yield from self._refusals()
         yield from self._relay()
+        yield from self._pushes()
         yield from self._process()
 
     def _open_connections(self) -> Iterator[Metric]:
@@ -217,6 +234,20 @@ class Metrics(Collector):
         yield _histogram(
             "bounty_event_relay_lag_seconds", "From an event's commit to its being told.", events.lag_seconds
         )
+
+    def _pushes(self) -> Iterator[Metric]:
+        push = self._push
+        yield _gauge("push_up", "1 while pushes are on and Expo answers.", int(push is not None and push.healthy))
+        if push is None:
+            return
+        yield _counter("push_sent", "Pushes that Expo took.", push.sent)
+        failed = {name: push.failed[name] for name in EXPO_ERRORS}
+        failed["other"] = push.failed.total() - sum(failed.values())
+        yield _labelled(CounterMetricFamily, "push_failed", "Pushes that Expo refused.", "error", failed)
+        dropped = {reason: push.dropped[reason] for reason in DROP_REASONS}
+        yield _labelled(CounterMetricFamily, "push_dropped", "Pushes not sent after all.", "reason", dropped)
+        yield _counter("push_tokens_removed", "Devices that are gone.", push.tokens_removed)
+        yield _gauge("push_queue", "Pushes that are owed or on their way.", push.depth)
 
     def _process(self) -> Iterator[Metric]:
         yield _histogram("event_loop_lag_seconds", "How late the loop wakes.", self._loop_lag.seconds)

@@ -14,12 +14,14 @@ from protocol.answers import (
     MessagesStats,
     MessagingCounts,
     Part,
+    PushPart,
     RelayPart,
     SocketsPart,
 )
 from protocol.codes import AppError
 from protocol.outbound import timestamp
 from services.bounty_events import BountyEvents
+from services.push import Push
 from storage.database import Database, StoreError
 
 # Anyone may ask how the database is; it is asked this often at most.
@@ -30,6 +32,7 @@ class Status:
     """Health and statistics.
 
     :param listening: whether the LISTEN connection is up.
+    :param push: the pushes' worker, if there is one.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Status:
         traffic: Traffic,
         bounty_events: BountyEvents,
         listening: Callable[[], bool],
+        push: Push | None,
         *,
         deadline_s: float,
     ) -> None:
@@ -47,6 +51,7 @@ class Status:
         self._traffic = traffic
         self._bounty_events = bounty_events
         self._listening = listening
+        self._push = push
         self._deadline_s = deadline_s
         self._started_at = time.monotonic()
         self._asking: asyncio.Future[float | None] | None = None
@@ -77,9 +82,15 @@ class Status:
             database=Part(status=_state(is_up), latency_ms=latency),
             redis=Part(status="off"),
             websocket=SocketsPart(status="up", connections=len(self._registry.connections)),
-            push=Part(status="off"),
+            push=self._push_part(),
             event_relay=RelayPart(status=_state(relaying), last_event_id=self._bounty_events.position),
         )
+
+    def _push_part(self) -> PushPart:
+        push = self._push
+        if push is None:
+            return PushPart(status="off")
+        return PushPart(status=_state(push.healthy), latency_ms=push.latency_ms, waiting=push.depth)
 
     def events_stats(self) -> EventsStats:
         """Return the counts of both sockets and of the process."""

@@ -15,9 +15,10 @@ _OF_USERS = Statement(
     "conversations_of_users",
     ("uuid[]",),
     """
-    SELECT u.id, array_agg(p.conversation_id)::text, bool_or(c.last_seq > p.delivered_seq)
+    SELECT u.id, array_agg(c.id) FILTER (WHERE c.id IS NOT NULL)::text, bool_or(c.last_seq > p.delivered_seq),
+        EXISTS (SELECT FROM notifications n WHERE n.user_id = u.id AND n.is_read IS NOT TRUE)
     FROM unnest($1) AS u (id)
-    JOIN conversation_participants p ON p.user_id = u.id JOIN conversations c ON c.id = p.conversation_id
+    LEFT JOIN conversation_participants p ON p.user_id = u.id LEFT JOIN conversations c ON c.id = p.conversation_id
     GROUP BY u.id
     """,
 )
@@ -106,10 +107,11 @@ _USERS_A_QUERY = 100
 
 
 class Memberships(Struct):
-    """What a user takes part in, and whether anything in it may not have been delivered to them."""
+    """What a user takes part in, whether anything in it may not have been delivered to them, and notifications."""
 
     conversation_ids: set[str]
     behind: bool
+    notified: bool  # whether there are notifications that they have not read
 
 
 class Conversations:
@@ -169,8 +171,10 @@ class Conversations:
 
     async def _load_users(self, user_ids: list[str]) -> list[Memberships | AppError]:
         rows = await self._database.fetch(_OF_USERS, (array(set(user_ids)),))
-        found = {row[0]: Memberships(set(row[1][1:-1].split(",")), row[2]) for row in rows}
-        return [found.get(user_id) or Memberships(set(), behind=False) for user_id in user_ids]
+        found = {
+            row[0]: Memberships(set(row[1][1:-1].split(",") if row[1] else ()), row[2] is True, row[3]) for row in rows
+        }
+        return [found[user_id] for user_id in user_ids]
 
 
 def _view(row: Row) -> Conversation:

@@ -58,10 +58,8 @@ OnStored = Callable[[Draft, Stored], None]
 # The conversations are locked in the order of their ids, so two servers' batches can't deadlock; NO KEY leaves the
 # foreign keys' checks of other transactions alone. A locked row is read afresh: last_seq is the newest.
 # created_at never goes back within a conversation, so replay by time is replay by seq.
-_INSERT = Statement(
-    "insert_messages",
-    ("int[]", "uuid[]", "uuid[]", "uuid[]", "text[]", "text[]", "uuid[]", "text[]"),
-    """
+_BATCH_TYPES = ("int[]", "uuid[]", "uuid[]", "uuid[]", "text[]", "text[]", "uuid[]", "text[]")
+_BATCH = """
     WITH input AS (
         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
             AS i (n, id, conversation_id, sender_id, key, body, reply_to, media_url)
@@ -93,22 +91,19 @@ _INSERT = Statement(
         SELECT c.id, array_agg(p.user_id) AS ids
         FROM (SELECT conversation_id FROM placed UNION SELECT conversation_id FROM known) c (id)
         JOIN conversation_participants p ON p.conversation_id = c.id GROUP BY c.id
-    )
+    ){outbox}
     SELECT coalesce(k.id, p.id), coalesce(k.conversation_id, p.conversation_id), coalesce(k.seq, p.seq),
         coalesce(k.created_at, p.at), a.sound, people.ids::text
     FROM input i
     LEFT JOIN known k USING (n) LEFT JOIN allowed a USING (n) LEFT JOIN placed p USING (n)
     LEFT JOIN people ON people.id = coalesce(k.conversation_id, p.conversation_id)
     ORDER BY i.n
-    """,
-)
+"""
 
 # The same for a batch of one, which is what an idle server has: a quarter less time, a third less of Postgres's CPU.
 # No row means refused; `_INSERT` then says why.
-_INSERT_ONE = Statement(
-    "insert_message",
-    ("uuid", "uuid", "uuid", "text", "text", "uuid", "text"),
-    """
+_ONE_TYPES = ("uuid", "uuid", "uuid", "text", "text", "uuid", "text")
+_ONE = """
     WITH known AS (
         SELECT m.id, m.conversation_id, m.seq, m.created_at
         FROM messages m WHERE m.sender_id = $3 AND m.client_message_id = $4
@@ -123,13 +118,27 @@ _INSERT_ONE = Statement(
             (id, conversation_id, sender_id, client_message_id, text, reply_to, media_url, seq, created_at, updated_at)
         SELECT $1, $2, $3, $4, $5, $6, $7, last_seq, updated_at, updated_at FROM moved
         RETURNING id, conversation_id, seq, created_at
-    )
+    ){outbox}
     SELECT m.id, m.conversation_id, m.seq, m.created_at, true, (
         SELECT array_agg(p.user_id)::text FROM conversation_participants p WHERE p.conversation_id = m.conversation_id
     )
     FROM (SELECT * FROM inserted UNION ALL SELECT * FROM known) m
-    """,
-)
+"""
+
+# With pushes on, the same transaction notes that one may be owed. What one sender writes in one conversation within a
+# few seconds is one row, so a busy conversation costs an update in place. It is locked under the conversation's lock.
+_OUTBOX = """, owed AS (
+        INSERT INTO push_outbox (conversation_id, sender_id, from_seq, upto_seq, first_at)
+        {rows}
+        ON CONFLICT (conversation_id, sender_id) DO UPDATE SET upto_seq = excluded.upto_seq
+    )"""
+_OWED_BATCH = "SELECT conversation_id, sender_id, min(seq), max(seq), min(at) FROM placed GROUP BY 1, 2"
+_OWED_ONE = "SELECT conversation_id, $3, seq, seq, created_at FROM inserted"
+
+_INSERT = Statement("insert_messages", _BATCH_TYPES, _BATCH.format(outbox=""))
+_INSERT_ONE = Statement("insert_message", _ONE_TYPES, _ONE.format(outbox=""))
+_INSERT_OWING = Statement("insert_messages_owing", _BATCH_TYPES, _BATCH.format(outbox=_OUTBOX.format(rows=_OWED_BATCH)))
+_INSERT_ONE_OWING = Statement("insert_message_owing", _ONE_TYPES, _ONE.format(outbox=_OUTBOX.format(rows=_OWED_ONE)))
 
 # Which messages of a batch whose answer was lost were committed after all.
 _FIND = Statement(
@@ -152,10 +161,13 @@ class MessageWriter:
 
     ``(sender_id, client_message_id)`` names one message for ever: written again, whenever and by whatever way,
     it gives the first one's place with ``duplicate`` set.
+
+    :param pushes: whether to note in the outbox, in the same transaction, that pushes may be owed.
     """
 
-    def __init__(self, database: Database, *, deadline_s: float) -> None:
+    def __init__(self, database: Database, *, deadline_s: float, pushes: bool = False) -> None:
         self._database = database
+        self._one, self._many = (_INSERT_ONE_OWING, _INSERT_OWING) if pushes else (_INSERT_ONE, _INSERT)
         self._lane: Batcher[tuple[Draft, OnStored] | None, Any] = Batcher(self._write, deadline_s=deadline_s)
         # Keys that are gathering or under way: the same key twice in one statement would be two rows.
         self._under_way: dict[tuple[str, str], asyncio.Future[Stored]] = {}
@@ -229,9 +241,9 @@ class MessageWriter:
         rows: list[Row] = []
         with contextlib.suppress(Conflict):  # the same key came in through another server meanwhile: now it is known
             if len(drafts) == 1:
-                rows = await self._database.fetch(_INSERT_ONE, _fields(drafts[0]))
-            rows = rows or await self._database.fetch(_INSERT, _columns(drafts))
-        rows = rows or await self._database.fetch(_INSERT, _columns(drafts))
+                rows = await self._database.fetch(self._one, _fields(drafts[0]))
+            rows = rows or await self._database.fetch(self._many, _columns(drafts))
+        rows = rows or await self._database.fetch(self._many, _columns(drafts))
         self.batch_sizes.observe(len(drafts))
         self.commit_seconds.observe(time.monotonic() - started_at)
         return rows

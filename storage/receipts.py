@@ -35,10 +35,8 @@ class Moved(Struct, kw_only=True):
 
 # Locked in the order of their keys: two servers' batches can't deadlock. A locked row is read afresh, so the old
 # cursors are those that the update replaces. One's own messages are no target: they move nothing.
-_MOVE = Statement(
-    "move_cursors",
-    ("int[]", "uuid[]", "uuid[]", "uuid[]", "bigint[]", "boolean[]"),
-    """
+_MOVE_TYPES = ("int[]", "uuid[]", "uuid[]", "uuid[]", "bigint[]", "boolean[]")
+_MOVE_SQL = """
     WITH input AS (
         SELECT * FROM unnest($1, $2, $3, $4, $5, $6) AS i (n, user_id, conversation_id, message_id, seq, is_read)
     ), target AS (
@@ -62,8 +60,7 @@ _MOVE = Statement(
         SET delivered_seq = greatest(p.delivered_seq, f.delivered), read_seq = greatest(p.read_seq, f.read)
         FROM furthest f JOIN locked l USING (conversation_id, user_id)
         WHERE p.conversation_id = f.conversation_id AND p.user_id = f.user_id
-            AND (p.delivered_seq < f.delivered OR p.read_seq < f.read)
-    )
+            AND (p.delivered_seq < f.delivered OR p.read_seq < f.read){badges}
     SELECT l.user_id IS NOT NULL, t.id, t.seq, t.sender_id = i.user_id, l.delivered_seq, l.read_seq, (
         SELECT array_agg(p.user_id)::text FROM conversation_participants p WHERE p.conversation_id = i.conversation_id
     ), passed.delivered, passed.read, extract(epoch FROM clock_timestamp() - t.created_at)::float8
@@ -79,7 +76,22 @@ _MOVE = Statement(
         ) o
     ) passed
     ORDER BY i.n
-    """,
+"""
+_MOVE = Statement("move_cursors", _MOVE_TYPES, _MOVE_SQL.format(badges="\n    )"))
+# With pushes on: who has read what a device of theirs still shows a badge for is owed a silent one that clears it,
+# after a moment in which more may be read.
+_MOVE_OWING = Statement(
+    "move_cursors_owing",
+    _MOVE_TYPES,
+    _MOVE_SQL.format(
+        badges="""
+        RETURNING p.user_id, f.read > l.read_seq AS has_read
+    ), owed AS (
+        INSERT INTO push_queue (token, user_id, what, due_at)
+        SELECT t.token, t.user_id, 'badge', now() + interval '2 seconds' FROM realtime_push_tokens t
+        WHERE t.badge_sent > 0 AND t.user_id IN (SELECT user_id FROM moved WHERE has_read)
+    )"""
+    ),
 )
 
 _OTHERS = Statement(
@@ -95,10 +107,14 @@ _OTHERS = Statement(
 
 
 class Receipts:
-    """Moves cursors, many in one statement."""
+    """Moves cursors, many in one statement.
 
-    def __init__(self, database: Database, *, deadline_s: float) -> None:
+    :param pushes: whether to queue, in the same transaction, the pushes that bring badges up to date.
+    """
+
+    def __init__(self, database: Database, *, deadline_s: float, pushes: bool = False) -> None:
         self._database = database
+        self._statement = _MOVE_OWING if pushes else _MOVE
         self._lane: Batcher[Mark, Moved] = Batcher(self._move, deadline_s=deadline_s)
 
     async def move(self, mark: Mark) -> Moved:
@@ -124,7 +140,7 @@ class Receipts:
             array([mark.seq for mark in batch]),
             array(["true" if mark.is_read else "false" for mark in batch]),
         )
-        rows = await self._database.fetch(_MOVE, values)
+        rows = await self._database.fetch(self._statement, values)
         reached: dict[tuple[str, str, bool], tuple[int, int]] = {}
         return [_outcome(mark, row, reached) for mark, row in zip(batch, rows, strict=True)]
 

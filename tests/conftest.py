@@ -16,6 +16,7 @@ from tornado.ioloop import IOLoop
 import logs
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
+from tests.expo import ExpoStandIn
 from tests.harness import Server
 
 _TEST_TIMEOUT_S = 40
@@ -64,6 +65,19 @@ def io_loop() -> Iterator[IOLoop]:
     loop = IOLoop(make_current=True)
     yield loop
     loop.close()
+
+
+@pytest.fixture
+def expo(io_loop: IOLoop) -> Iterator[ExpoStandIn]:
+    """A stand-in for Expo; at the end, nothing that it was sent may have been wrong."""
+
+    async def make() -> ExpoStandIn:
+        return ExpoStandIn()
+
+    stand_in = io_loop.run_sync(make)
+    yield stand_in
+    io_loop.run_sync(stand_in.close)
+    assert stand_in.faults == []
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def test_what_is_open_too_wide(dsn: str) -> None:
         supabase_jwt_secret=SECRET,
         allowed_origins=("*",),
         message_rate=0,
+        expo_access_token="expo",
     )
     items = examine(production, ENOUGH)
     assert found(items, "origins").state == "warning"
@@ -137,3 +138,6 @@ def test_the_banner(dsn: str) -> None:
     assert "token alice" not in text
     assert not any("limits" in reason for reason in what_is_off(Settings()))
     assert any("TYPING_RATE" in reason for reason in what_is_off(Settings(typing_rate=0)))
+    assert "pushes: EXPO_ACCESS_TOKEN is not set" in what_is_off(Settings())
+    assert "pushes: PUSH is off" in what_is_off(Settings(expo_access_token="expo", push="off"))
+    assert what_is_off(Settings(expo_access_token="expo")) == []

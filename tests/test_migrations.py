@@ -18,6 +18,7 @@ from tests.harness import Server, token
 
 ALICE, BOB, CAROL = (str(uuid.UUID(int=number)) for number in (0xA, 0xB, 0xC))
 OLD_PAIR, NEW_PAIR, ABOUT, GROUP, EMPTY = (str(uuid.UUID(int=number)) for number in range(0x11, 0x16))
+OLD_TOKEN, NEW_TOKEN = (str(uuid.UUID(int=number)) for number in (0x31, 0x32))
 CAT, DOG = (str(uuid.UUID(int=number)) for number in (0x21, 0x22))
 
 MIGRATION_NAMES = sorted(path.stem for path in MIGRATIONS.iterdir() if path.suffix in (".sql", ".py"))
@@ -89,8 +90,10 @@ UPDATE messages m SET reply_to = (
     SELECT id FROM messages r WHERE r.conversation_id = m.conversation_id AND text = 'message 1'
 ) WHERE text = 'message 2';
 ALTER TABLE messages ENABLE TRIGGER USER;
-INSERT INTO push_tokens (user_id, token) VALUES ('{ALICE}', 'ExponentPushToken[x]');
-INSERT INTO notifications (user_id, title, is_read) VALUES ('{ALICE}', 'Hello', false);
+INSERT INTO push_tokens (id, user_id, token) VALUES ('{OLD_TOKEN}', '{BOB}', 'ExponentPushToken[x]'),
+    ('{NEW_TOKEN}', '{ALICE}', 'ExponentPushToken[x]'), ('{EMPTY}', NULL, NULL);
+INSERT INTO notifications (user_id, title, is_read) VALUES ('{ALICE}', 'Hello', NULL), ('{ALICE}', 'Seen', true),
+    (NULL, 'Nobody''s', false);
 INSERT INTO notification_preferences VALUES ('{ALICE}', false);
 """
 
@@ -241,6 +244,75 @@ async def test_bounties_go_on(migrated: Server) -> None:
         answer = await migrated.rest("POST", f"/api/bounties/{bounty}/status", {"status": status}, user=user)
         assert (answer.status, answer.body["bounty"]["amountCents"]) == (200, 1999)
         await client.get("bounty.status", id=CAT, status=status)
+
+
+async def test_notifications_and_devices_go_on(migrated: Server) -> None:
+    """What was unread is replayed, what was preferred holds, a token that two have is the later one's."""
+    alice = await migrated.socket("/messages/subscribe", token=token(ALICE))
+    hello = await alice.get("notification.new")
+    assert (hello["title"], hello["notificationType"], hello["replayed"]) == ("Hello", "system", True)
+    preferences = (await migrated.rest("GET", "/api/notification-preferences", user=ALICE)).body
+    assert (preferences["messagesEnabled"], preferences["paymentsEnabled"]) == (False, True)
+    assert migrated.sql("SELECT user_id::text FROM realtime_push_tokens") == [(ALICE,)]
+    body = {"token": "ExponentPushToken[x]"}
+    assert (await migrated.rest("DELETE", "/api/push-tokens", body, user=ALICE)).status == 204
+    assert migrated.sql("SELECT 1 FROM realtime_push_tokens") == [], "it does not fall back to the earlier owner"
+    assert (await migrated.rest("POST", "/api/push-tokens", body, user=BOB)).status == 204
+    await migrated.rest("PUT", "/api/notification-preferences", {"messagesEnabled": True}, user=ALICE)
+    answer = await migrated.rest("POST", "/api/notifications/read", {"all": True}, user=ALICE)
+    assert answer.body["updatedCount"] == 1
+    await alice.get("notification.read", ids=[hello["id"]])
+
+
+def test_another_app_s_names(bare: str) -> None:
+    """`read` and `is_read` stay the same, whoever writes; a check on the type gives way; tokens may be unique."""
+    sql(
+        bare,
+        """
+        CREATE TABLE notifications (
+            id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid NOT NULL, title text NOT NULL,
+            body text NOT NULL, type text NOT NULL CHECK (type IN ('application', 'message')),
+            read boolean NOT NULL DEFAULT false,
+            created_at timestamptz DEFAULT now()
+        );
+        INSERT INTO notifications (user_id, title, body, type, read)
+        SELECT gen_random_uuid(), n::text, '', 'message', n = 1 FROM generate_series(1, 2) n;
+        CREATE TABLE push_tokens (
+            id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid NOT NULL, token text NOT NULL UNIQUE,
+            created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now()
+        );
+        CREATE TABLE notification_preferences (
+            id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid NOT NULL UNIQUE,
+            messages_enabled boolean NOT NULL DEFAULT true
+        );
+        """,
+    )
+    migrate(bare)
+    marks = "SELECT title, read, is_read FROM notifications ORDER BY title"
+    assert sql(bare, marks) == [("1", True, True), ("2", False, False)]
+    sql(bare, "UPDATE notifications SET is_read = true WHERE title = '2'")
+    sql(bare, "UPDATE notifications SET read = false WHERE title = '1'")
+    sql(bare, "INSERT INTO notifications (user_id, title, body, type) VALUES (gen_random_uuid(), '3', '', 'payments')")
+    assert sql(bare, marks) == [("1", False, False), ("2", True, True), ("3", False, False)]
+
+
+async def test_unique_tokens_of_another_app(bare: str) -> None:
+    """A table that holds its tokens unique takes a token's next owner too."""
+    sql(
+        bare,
+        "CREATE TABLE push_tokens (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid, token text UNIQUE);"
+        "CREATE TABLE notification_preferences (user_id uuid UNIQUE, messages_enabled boolean NOT NULL DEFAULT true)",
+    )
+    migrate(bare)
+    server = await Server(bare).start()
+    users = [await server.person() for _ in range(2)]
+    for user in users:
+        answer = await server.rest("POST", "/api/push-tokens", {"token": "ExpoPushToken[x]"}, user=user)
+        assert answer.status == 204
+        assert server.sql("SELECT user_id::text FROM push_tokens") == [(user,)]
+        changed = await server.rest("PUT", "/api/notification-preferences", {"paymentsEnabled": False}, user=user)
+        assert (changed.status, changed.body["messagesEnabled"]) == (200, True)
+    await server.stop()
 
 
 async def _listed(server: Server, user: str) -> list[dict[str, Any]]:

@@ -81,6 +81,18 @@ def test_a_rate_of_nothing_is_off_and_a_cap_of_nothing_is_wrong() -> None:
         ("ALLOWED_ORIGINS", "app.example", "https://app.example"),
         ("TRUSTED_PROXIES", "10.0.0.0/33", "networks"),
         ("TRUSTED_PROXIES", "loadbalancer", "networks"),
+        ("PUSH", "yes", "on, off"),
+        ("PUSH_PREVIEW", "1", "on, off"),
+        ("PUSH_AFTER_S", "-1", "0"),
+        ("PUSH_MAX_AGE_S", "0", "0"),
+        ("PUSH_MAX_AGE_S", "90000", "86400"),
+        ("EXPO_ACCESS_TOKEN", "two words", "without a space"),
+        ("EXPO_ACCESS_TOKEN", "a\nb", "printable"),
+        ("EXPO_PUSH_URL", "exp.host/push", "https://"),
+        ("EXPO_PUSH_URL", "http://exp.host/push", "https://"),
+        ("EXPO_PUSH_URL", "http://127.evil.example/push", "https://"),
+        ("EXPO_PUSH_URL", "https://[::1", "https://"),
+        ("EXPO_PUSH_URL", "ftp://127.0.0.1/push", "https://"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, wrong: str, expected: str) -> None:
@@ -117,6 +129,8 @@ def test_secrets_are_never_printed() -> None:
             SUPABASE_JWT_SECRET="hunter2-hunter2",
             DATABASE_URL="mysql://app:hunter2@db/app",
             SUPABASE_URL="hunter2.supabase.co",
+            EXPO_ACCESS_TOKEN="hunter2 hunter2",
+            EXPO_PUSH_URL="http://hunter2.example",
             PORT="wrong",
         )
     )
@@ -183,3 +197,16 @@ def test_settings_in_a_file(tmp_path: Path) -> None:
     assert "hunter2" not in "".join(told)
     [problem] = problems(ENV_FILE=str(tmp_path / "none"))
     assert "No such file" in problem
+
+
+def test_pushes_are_on_with_a_token_alone() -> None:
+    """Without Expo's access token, or with PUSH=off, they are off; a stand-in on this machine needs no TLS."""
+    assert not load({}).pushes
+    assert load({"EXPO_ACCESS_TOKEN": "t"}).pushes
+    assert not load({"EXPO_ACCESS_TOKEN": "t", "PUSH": "off"}).pushes
+    for url in ("http://127.0.0.1:8000/push", "http://localhost/push", "http://[::1]:1/push"):
+        assert load({"EXPO_PUSH_URL": url}).expo_push_url == url
+    settings = load({})
+    assert settings.expo_push_url == "https://exp.host/--/api/v2/push"
+    assert (settings.push_after_s, settings.push_coalesce_s, settings.push_max_age_s) == (10, 5, 3600)
+    assert settings.push_receipts_after_s == 900

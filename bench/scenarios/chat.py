@@ -6,6 +6,7 @@ received the last (and, over REST, the sender the answer). Latency is from the s
 
 import itertools
 import json
+import re
 import socket
 import time
 
@@ -14,6 +15,7 @@ from bench.load.dialects import Plain
 from bench.load.job import Job, latencies_ms
 
 _PADDING = "x" * 80
+_SEQ = re.compile(rb'"seq":(\d+)')
 
 
 class Pair:
@@ -26,7 +28,9 @@ class Pair:
         # Where each next message goes.
         self.conversations = itertools.cycle([job.people["people"][2 * number]["conversation"]])
         self._name = f"{job.run_id}-{number}"
-        self._sender = sender
+        self._conversation = job.people["people"][2 * number]["conversation"]
+        self._acks: bool = job.options.get("acks", False)
+        self._sender, self._receiver = sender, receiver
         self._latencies = latencies
         self._count = 0
         self._marker = b""
@@ -57,9 +61,18 @@ class Pair:
         if self._marker in data or self._marker in self._tail + data:
             self._latencies.append(time.perf_counter() - self._sent_at)
             self._is_received = True
+            if self._acks:
+                self._ack(self._tail + data)
             self._next()
         else:
             self._tail = (self._tail + data)[-4096:]
+
+    def _ack(self, heard: bytes) -> None:
+        """Say that it has arrived, as the app does."""
+        seq = _SEQ.search(heard, heard.index(self._marker))
+        if seq is not None:
+            frame = {"type": "message.delivered", "conversationId": self._conversation, "seq": int(seq[1])}
+            self._receiver.send(frames.text(json.dumps(frame).encode()))
 
     def _heard_by_sender(self, data: bytes) -> None:
         if self._over_rest:
@@ -94,7 +107,7 @@ def start(job: Job, senders: int, latencies: list[float]) -> list[Pair]:
 
 
 def run(job: Job) -> dict[str, float]:
-    """Options: ``senders``, ``rest``, ``warm_s``, ``seconds``."""
+    """Options: ``senders``, ``rest``, ``warm_s``, ``seconds``, ``acks`` (receivers mark what arrives, ours alone)."""
     latencies: list[float] = []
     for pair in start(job, job.options["senders"], latencies):
         pair.send()
