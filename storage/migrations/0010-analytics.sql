@@ -1,5 +1,5 @@
 -- What the dashboard shows over time: small rows that the servers write once a minute.
--- depends: 0004-bounty-events
+-- depends: 0006-enforce
 
 -- One row a minute and server process. A process writes each minute once, so writing it again changes nothing.
 CREATE TABLE analytics_minutes (

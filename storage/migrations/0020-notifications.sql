@@ -1,5 +1,5 @@
 -- In-app notifications, who wants which, and the devices of people. Each table may exist already, with rows.
--- depends: 0004-bounty-events
+-- depends: 0010-analytics
 
 -- What we make is closed to the app's direct clients; a table that is there keeps its own policies.
 DO $$
@@ -34,9 +34,6 @@ ALTER TABLE notifications ADD COLUMN IF NOT EXISTS is_read boolean DEFAULT false
 ALTER TABLE notifications ADD COLUMN IF NOT EXISTS created_at timestamptz DEFAULT now();
 -- A kind that the wire knows and an older table's check does not must be storable.
 ALTER TABLE notifications DROP CONSTRAINT IF EXISTS notifications_type_check;
-CREATE INDEX IF NOT EXISTS notifications_newest ON notifications (user_id, created_at DESC, id DESC);
-CREATE INDEX IF NOT EXISTS notifications_unread ON notifications (user_id, created_at DESC, id DESC)
-    WHERE is_read IS NOT TRUE;
 
 ALTER TABLE notification_preferences ADD COLUMN IF NOT EXISTS applications_enabled boolean DEFAULT true;
 ALTER TABLE notification_preferences ADD COLUMN IF NOT EXISTS acceptances_enabled boolean DEFAULT true;
@@ -50,14 +47,11 @@ ALTER TABLE notification_preferences ADD COLUMN IF NOT EXISTS system_enabled boo
 ALTER TABLE notification_preferences ADD COLUMN IF NOT EXISTS quiet_start text;
 ALTER TABLE notification_preferences ADD COLUMN IF NOT EXISTS quiet_end text;
 ALTER TABLE notification_preferences ADD COLUMN IF NOT EXISTS quiet_time_zone text;
-CREATE UNIQUE INDEX IF NOT EXISTS notification_preferences_user ON notification_preferences (user_id);
 ALTER TABLE conversation_participants ADD COLUMN IF NOT EXISTS muted boolean NOT NULL DEFAULT false;
 
 ALTER TABLE push_tokens ADD COLUMN IF NOT EXISTS id uuid DEFAULT gen_random_uuid();
 ALTER TABLE push_tokens ADD COLUMN IF NOT EXISTS device_id text;
 ALTER TABLE push_tokens ADD COLUMN IF NOT EXISTS updated_at timestamptz DEFAULT now();
-CREATE INDEX IF NOT EXISTS push_tokens_of_user ON push_tokens (user_id);
-CREATE INDEX IF NOT EXISTS push_tokens_token ON push_tokens (token);
 
 -- A table of the app's may name the mark otherwise; both names stay filled, whoever writes.
 DO $$
