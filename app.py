@@ -19,6 +19,7 @@ from connections.registry import Registry
 from documents.routes import Route
 from documents.store import Documents
 from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
+from handlers.console import ConsoleSchemaHandler, ConsoleTokenHandler
 from handlers.context import Context
 from handlers.conversations import (
     ConversationHandler,
@@ -37,10 +38,12 @@ from handlers.health import (
     MessagesStatsHandler,
 )
 from handlers.messages import MessagesHandler as MessagesSocketHandler
+from handlers.pages import NO_MARKUP_FROM_TEXT, STATIC, FileHandler
 from handlers.rest import NotFoundHandler
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
+from services.development import DevelopmentTokens
 from services.drain import drain
 from services.expiry import TokenExpiry
 from services.messaging import Messaging
@@ -71,6 +74,7 @@ _MAX_READ_BUFFER_BYTES = 1024 * 1024
 _HEALTH_DEADLINE_S = 2.0
 
 _ID = r"([^/]+)"
+_FILE = r"([\w.-]+)"
 
 # Every address that is answered. The documents are made from it.
 ROUTES = [
@@ -92,6 +96,17 @@ ROUTES = [
     Route(r"/", IndexHandler),
     Route(r"/docs/openapi\.json", OpenApiHandler),
     Route(r"/docs/asyncapi\.json", AsyncApiHandler),
+    # The files at the top of static/ are for every client; a folder belongs to the page that it is of.
+    Route(rf"/static/{_FILE}", FileHandler, {"root": STATIC}),
+]
+
+# Only where the console is on: a tool of development, and so no part of the documents.
+_CONSOLE: dict[str, Any] = {"root": STATIC / "console", "more_policy": NO_MARKUP_FROM_TEXT}
+CONSOLE_ROUTES = [
+    Route(r"/console/schema\.json", ConsoleSchemaHandler),
+    Route(r"/console/token", ConsoleTokenHandler),
+    Route(r"/console/?", FileHandler, _CONSOLE | {"root": STATIC / "console" / "index.html"}),
+    Route(rf"/console/{_FILE}", FileHandler, _CONSOLE),
 ]
 
 
@@ -140,6 +155,9 @@ class App:
             proxies=[ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies],
             authenticator=Authenticator(
                 secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
+            ),
+            development_tokens=DevelopmentTokens(
+                secret=None if settings.production else settings.supabase_jwt_secret, issuer=settings.issuer
             ),
             registry=self.registry,
             limits=ConnectionLimits(
@@ -239,8 +257,9 @@ class App:
 
     def _web_application(self) -> web.Application:
         given: dict[str, Any] = {"context": self.context}
+        routes = ROUTES + CONSOLE_ROUTES if self.settings.console_on else ROUTES
         return web.Application(
-            [(route.pattern, route.handler, given | route.given) for route in ROUTES],
+            [(route.pattern, route.handler, given | route.given) for route in routes],
             default_handler_class=NotFoundHandler,
             default_handler_args=given,
             # Tornado's own access log holds the whole address, and so the token in the query.

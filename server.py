@@ -16,7 +16,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import jwt
 import msgspec
 import structlog
 
@@ -27,7 +26,7 @@ from app import VERSION, App, raise_descriptor_limit
 from banner import banner
 from protocol.codes import AppError
 from protocol.inbound import parse_id
-from services.auth import AUDIENCE
+from services.development import DevelopmentTokens
 from settings import Settings, SettingsError
 from storage import seed
 from storage.embedded import EmbeddedPostgres
@@ -35,7 +34,6 @@ from storage.migrate import Unreachable, check_reachable, migrate, pending
 
 log = structlog.get_logger()
 
-_TOKEN_LIFETIME_S = 24 * 3600
 _RETRY_S = 0.5
 
 
@@ -169,24 +167,13 @@ def _token(settings: Settings, user: str) -> int:
     if settings.production:
         raise Refused("server.py token is a development command; ENVIRONMENT is production.")
     settings = _with_key(settings)
-    assert settings.supabase_jwt_secret is not None
     user_id = seed.HANDLES.get(user)
     if user_id is None:
         try:
             user_id = parse_id(user)
         except ValueError:
             user_id = _find_user(settings, user)
-    now = int(time.time())
-    claims = {
-        "sub": user_id,
-        "aud": AUDIENCE,
-        "role": "authenticated",
-        "iat": now,
-        "exp": now + _TOKEN_LIFETIME_S,
-    }
-    if settings.issuer:
-        claims["iss"] = settings.issuer
-    print(jwt.encode(claims, settings.supabase_jwt_secret, algorithm="HS256"))
+    print(DevelopmentTokens(settings.supabase_jwt_secret, settings.issuer).make(user_id))
     return 0
 
 

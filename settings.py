@@ -39,6 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
 
+    console: Literal["auto", "on", "off"] = "auto"
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -71,6 +72,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def production(self) -> bool:
         """Whether development conveniences are off."""
         return self.environment == "production"
+
+    @property
+    def console_on(self) -> bool:
+        """Whether there is a console: in development, unless said otherwise."""
+        return self.console == "on" or (self.console == "auto" and not self.production)
 
     @property
     def jwks_url(self) -> str | None:
