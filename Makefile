@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test lint format setup setup-dev lock docs verify bench soak chaos conformance fuzz env-example clean
+.PHONY: help run test lint format setup setup-dev lock docs screenshots verify bench soak chaos conformance fuzz env-example clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -28,6 +28,9 @@ lint: setup-dev  ## ruff, mypy --strict, the layers, the scripts, the units, the
 format: setup-dev  ## Put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screenshots: setup-dev  ## Make the README's pictures anew, with the browser's tests
+	SCREENSHOTS=docs/pictures $(BIN)/python -m pytest tests/test_console.py tests/test_dashboard.py -k "screenshots or month"
 
 docs: setup  ## Write docs/openapi.json and docs/asyncapi.json from the types
 	$(BIN)/python -m documents

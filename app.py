@@ -23,6 +23,7 @@ from connections.traffic import Traffic
 from documents.routes import Route
 from documents.store import Documents
 from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
+from handlers.console import ConsoleSchemaHandler, ConsoleTokenHandler
 from handlers.context import Context
 from handlers.conversations import (
     ConversationHandler,
@@ -45,13 +46,14 @@ from handlers.health import (
 from handlers.messages import MessagesHandler as MessagesSocketHandler
 from handlers.metrics import MetricsHandler
 from handlers.notifications import NotificationsHandler, NotificationsReadHandler, PreferencesHandler
-from handlers.pages import FileHandler
+from handlers.pages import NO_MARKUP_FROM_TEXT, STATIC, FileHandler
 from handlers.rest import NotFoundHandler
 from protocol.outbound import new_id
 from services.analytics import Analytics
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
+from services.development import DevelopmentTokens
 from services.drain import drain
 from services.expiry import TokenExpiry
 from services.expo import Expo
@@ -92,10 +94,10 @@ _MAX_READ_BUFFER_BYTES = 1024 * 1024
 _HEALTH_DEADLINE_S = 2.0
 
 _ID = r"([^/]+)"
-_STATIC = Path(__file__).with_name("static")
 # The dashboard's charts are drawn by uPlot, as it comes with this package.
 _CHARTS = Path(str(distribution("youplot").locate_file("youplot/vendor")))
 _CHART_FILES = r"(uplot\.iife\.min\.js|uplot\.min\.css)"
+_FILE = r"([\w.-]+)"
 
 # Every address that is answered. The documents are made from it.
 ROUTES = [
@@ -121,12 +123,23 @@ ROUTES = [
     Route(r"/metrics", MetricsHandler),
     Route(r"/dashboard/stream", DashboardHandler),
     Route(r"/dashboard/history", HistoryHandler),
-    Route(r"/dashboard", FileHandler, {"root": _STATIC / "dashboard" / "index.html"}),
+    Route(r"/dashboard", FileHandler, {"root": STATIC / "dashboard" / "index.html"}),
     Route(rf"/static/vendor/{_CHART_FILES}", FileHandler, {"root": _CHARTS}),
-    Route(r"/static/(.*)", FileHandler, {"root": _STATIC}),
+    Route(rf"/static/dashboard/{_FILE}", FileHandler, {"root": STATIC / "dashboard"}),
     Route(r"/", IndexHandler),
     Route(r"/docs/openapi\.json", OpenApiHandler),
     Route(r"/docs/asyncapi\.json", AsyncApiHandler),
+    # The files at the top of static/ are for every client; a folder belongs to the page that it is of.
+    Route(rf"/static/{_FILE}", FileHandler, {"root": STATIC}),
+]
+
+# Only where the console is on: a tool of development, and so no part of the documents.
+_CONSOLE: dict[str, Any] = {"root": STATIC / "console", "more_policy": NO_MARKUP_FROM_TEXT}
+CONSOLE_ROUTES = [
+    Route(r"/console/schema\.json", ConsoleSchemaHandler),
+    Route(r"/console/token", ConsoleTokenHandler),
+    Route(r"/console/?", FileHandler, _CONSOLE | {"root": STATIC / "console" / "index.html"}),
+    Route(rf"/console/{_FILE}", FileHandler, _CONSOLE),
 ]
 
 
@@ -242,6 +255,9 @@ class App:
             version=VERSION,
             proxies=_networks(settings),
             authenticator=authenticator,
+            development_tokens=DevelopmentTokens(
+                secret=None if settings.production else settings.supabase_jwt_secret, issuer=settings.issuer
+            ),
             registry=self.registry,
             traffic=traffic,
             limits=ConnectionLimits(
@@ -402,8 +418,9 @@ class App:
 
     def _web_application(self) -> web.Application:
         given: dict[str, Any] = {"context": self.context}
+        routes = ROUTES + CONSOLE_ROUTES if self.settings.console_on else ROUTES
         return web.Application(
-            [(route.pattern, route.handler, given | route.given) for route in ROUTES],
+            [(route.pattern, route.handler, given | route.given) for route in routes],
             default_handler_class=NotFoundHandler,
             default_handler_args=given,
             # Tornado's own access log holds the whole address, and so the token in the query.

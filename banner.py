@@ -9,7 +9,8 @@ from storage import seed
 def banner(version: str, settings: Settings, host: str, port: int) -> str:
     """Return a few lines. The first has the word ``listening``, and ends with the address."""
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    rows = [
+    rows = [("console", f"http://{address}/console   (in two tabs: alice and bob)")] if settings.console_on else []
+    rows += [
         ("events", f"ws://{address}/events/subscribe"),
         ("messages", f"ws://{address}/messages/subscribe?token=…"),
         ("documents", f"http://{address}/docs/openapi.json, /docs/asyncapi.json"),

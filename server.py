@@ -15,7 +15,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import jwt
 import msgspec
 import structlog
 
@@ -26,7 +25,7 @@ import settings as configuration
 from app import raise_descriptor_limit
 from lifecycle import Refused, log_format
 from protocol.inbound import parse_id
-from services.auth import AUDIENCE
+from services.development import DevelopmentTokens
 from settings import Settings, SettingsError
 from storage import seed
 from storage.embedded import EmbeddedPostgres
@@ -35,7 +34,6 @@ from systemd import Notifier, passed_sockets
 
 log = structlog.get_logger()
 
-_TOKEN_LIFETIME_S = 24 * 3600
 _RETRY_S = 0.5
 # One attempt to reach the database takes up to 5 s.
 _PATIENCE_S = 10.0
@@ -132,26 +130,13 @@ def _token(settings: Settings, user: str, *, is_admin: bool) -> int:
     if settings.production:
         raise Refused("server.py token is a development command; ENVIRONMENT is production.")
     settings = _with_key(settings)
-    assert settings.supabase_jwt_secret is not None
     user_id = seed.HANDLES.get(user)
     if user_id is None:
         try:
             user_id = parse_id(user)
         except ValueError:
             user_id = _find_user(settings, user)
-    now = int(time.time())
-    claims = {
-        "sub": user_id,
-        "aud": AUDIENCE,
-        "role": "authenticated",
-        "iat": now,
-        "exp": now + _TOKEN_LIFETIME_S,
-    }
-    if is_admin:
-        claims["app_metadata"] = {"role": "admin"}
-    if settings.issuer:
-        claims["iss"] = settings.issuer
-    print(jwt.encode(claims, settings.supabase_jwt_secret, algorithm="HS256"))
+    print(DevelopmentTokens(settings.supabase_jwt_secret, settings.issuer).make(user_id, is_admin=is_admin))
     return 0
 
 

@@ -60,6 +60,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
 
+    console: Literal["auto", "on", "off"] = "auto"
+
     metrics_token: str | None = None
     analytics_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 90
 
@@ -109,6 +111,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def pushes(self) -> bool:
         """Whether people who are away are pushed to."""
         return self.push == "on" and self.expo_access_token is not None
+
+    @property
+    def console_on(self) -> bool:
+        """Whether there is a console: in development, unless said otherwise."""
+        return self.console == "on" or (self.console == "auto" and not self.production)
 
     @property
     def jwks_url(self) -> str | None:

@@ -17,6 +17,7 @@ from services.analytics import Analytics
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
 from services.conversations import Conversations
+from services.development import DevelopmentTokens
 from services.live import Live
 from services.messaging import Messaging
 from services.metrics import Metrics
@@ -38,7 +39,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Some proxies add the port: 203.0.113.7:4711, [2001:db8::1]:4711.
 _PORT = re.compile(r"^\[?([0-9.]+|[0-9a-fA-F:.]+(?=\]))\]?(?::[0-9]+)?$")
-_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Context(Struct, kw_only=True):
@@ -48,6 +49,7 @@ class Context(Struct, kw_only=True):
     version: str
     proxies: Sequence[Network]
     authenticator: Authenticator
+    development_tokens: DevelopmentTokens
     registry: Registry
     traffic: Traffic
     limits: ConnectionLimits
@@ -113,7 +115,7 @@ class Context(Struct, kw_only=True):
             return False
         scheme, _, host = origin.partition("://")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        return scheme in ("http", "https") and name in _LOOPBACK_HOSTS
+        return scheme in ("http", "https") and name in LOOPBACK_HOSTS
 
 
 def subscriber(address: str) -> str:

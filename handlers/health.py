@@ -65,7 +65,11 @@ class IndexHandler(OpenHandler):
 
     @operation(answer=Index)
     def get(self) -> None:
-        """Say what this is."""
+        """Say what this is; lead a browser to the console, where there is one."""
+        self.add_header("Vary", "Accept")
+        if self.context.settings.console_on and "text/html" in self.request.headers.get("Accept", ""):
+            self.redirect("/console")
+            return
         index = Index(
             service=SERVICE,
             version=self.context.version,

@@ -16,6 +16,7 @@ from tornado.ioloop import IOLoop
 import logs
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
+from tests.browser import chromium, live  # noqa: F401  # fixtures
 from tests.expo import ExpoStandIn
 from tests.harness import Server
 

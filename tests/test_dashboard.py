@@ -325,7 +325,7 @@ async def a_month(server: Server) -> None:
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_a_month_on_the_page(server: Server, scheme: str) -> None:
-    """All charts are drawn and fit, on a desk and in a hand. With SCREENSHOTS=folder, pictures of it are kept."""
+    """All charts are drawn and fit, on a desk and in a hand. `make screenshots` keeps pictures of it."""
     await a_month(server)
     people = [await server.messages(user) for user in (await server.pair())[:2]]
     chat = people[0].seen[0]["conversationIds"][0]
