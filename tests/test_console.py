@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from storage.seed import ALICE, BOUNTY, CONVERSATION
-from tests.browser import ROOT, LiveServer
+from tests.browser import LiveServer
 from tests.harness import token
 
 # Servers are started and killed, and the machine may be busy with other tests.
