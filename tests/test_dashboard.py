@@ -220,7 +220,8 @@ async def signed_in(server: Server, **context: Any) -> AsyncIterator[Page]:
 
 async def findings(page: Page) -> list[Any]:
     """Return what axe-core finds of weight, once nothing is half faded in."""
-    await page.wait_for_function("document.getAnimations().every((each) => !(each instanceof CSSTransition))")
+    moving = "document.getAnimations().filter((each) => each instanceof CSSTransition)"
+    await page.evaluate(f"Promise.allSettled({moving}.map((each) => each.finished))")
     results = await Axe().run(page)
     return [
         (finding["id"], [node["html"] for node in finding["nodes"]])

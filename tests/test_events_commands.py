@@ -140,7 +140,7 @@ async def test_an_empty_list_means_all_again(server: Server) -> None:
 
 async def test_narrowing_is_one_connection_s(server: Server) -> None:
     """What one connection narrows or closes changes nothing for another of the same bounty."""
-    bounty = new_bounty(server)
+    [bounty] = await old_bounties(server, 1)
     first, second, third = [await server.events(bountyId=bounty) for _ in range(3)]
     await narrowed(first, "unsubscribe", bounty)
     await second.close()
