@@ -15,7 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tornado.web import RequestHandler, StaticFileHandler
 
 import protocol
-from app import ROUTES, VERSION
+from app import VERSION
 from documents.asyncapi import frames_of
 from documents.openapi import calls
 from documents.store import NAMES, Documents
@@ -24,6 +24,7 @@ from handlers.socket import SocketHandler
 from protocol.codes import CloseCode
 from protocol.inbound import ClientFrame
 from protocol.outbound import ServerFrame
+from routes import ROUTES
 from tests.contract import CONTRACT
 from tests.harness import Server, token
 from tests.node_packages import node_packages  # noqa: F401
