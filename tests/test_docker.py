@@ -1,4 +1,4 @@
-"""The image holds all that the server needs. No engine builds it here: files are taken as .dockerignore lets them in."""
+"""The image holds all that the server needs. No engine builds it here: files go in as .dockerignore lets them."""
 
 import shutil
 import subprocess
