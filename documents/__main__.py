@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from app import ROUTES, VERSION
+from app import VERSION
 from documents.store import NAMES, Documents
+from routes import ROUTES
 
 if __name__ == "__main__":
     documents = Documents(ROUTES, VERSION)
