@@ -112,7 +112,6 @@ def test_javascript(server: Serving, environment: dict[str, str], node_packages:
 
 def test_the_library(server: Serving, environment: dict[str, str], node_packages: Path, tmp_path: Path) -> None:  # noqa: F811
     """Its example in JavaScript."""
-    needs_library()
     [block] = [block for block in BLOCKS if block.role == "lib"]
     shutil.copy(LIBRARY, tmp_path / "bountyexpo-realtime.js")
     (tmp_path / "package.json").write_text('{"type": "module"}')
@@ -126,7 +125,6 @@ def test_the_library(server: Serving, environment: dict[str, str], node_packages
 @pytest.mark.parametrize("framework", ["react", "native"])
 def test_components(server: Serving, environment: dict[str, str], node_packages: Path, framework: str) -> None:  # noqa: F811
     """Rendered, typed into and pressed, with another person at the other end. React Native's by react-native-web."""
-    needs_library()
     with tempfile.TemporaryDirectory(dir=node_packages) as name:
         directory = Path(name)
         for file in [*NODE_FILES.glob("*.mjs"), LIBRARY]:
@@ -144,12 +142,6 @@ def test_components(server: Serving, environment: dict[str, str], node_packages:
         )
         run([esbuild, str(directory / f"{framework}.mjs"), *options], cwd=directory)
         assert run(node(bundle), env=environment).strip().endswith("seen")
-
-
-def needs_library() -> None:
-    """Skip where there is no client library."""
-    if not LIBRARY.exists():
-        pytest.skip("static/bountyexpo-realtime.js, the client library, is not there")
 
 
 def node(module: Path) -> list[str]:
