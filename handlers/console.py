@@ -1,6 +1,5 @@
 """What the console at ``/console`` asks for besides its files: the frames' schema, and tokens in development."""
 
-import ipaddress
 import re
 from typing import Any, Literal, get_args
 
@@ -8,14 +7,13 @@ import msgspec
 
 from handlers.base import nothing_here
 from handlers.context import LOOPBACK_HOSTS
+from handlers.local import is_direct_from_loopback
 from handlers.rest import RestHandler
 from protocol.codes import AppError, ErrorCode
 from protocol.inbound import BOUNTY_STATUSES, Body, EventsFrame, Id, MessagesFrame
 from storage import seed
 
 _PORT = re.compile(r":[0-9]{1,5}$")
-# A proxy on this machine is a loopback peer for the whole world.
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
 
 
 class WhoToBe(Body, kw_only=True):
@@ -40,8 +38,7 @@ class _ConsoleHandler(RestHandler):
         return (
             not settings.production
             and settings.supabase_jwt_secret is not None
-            and _is_loopback(self.request.remote_ip or "")
-            and not any(name in headers for name in _FORWARDED)
+            and is_direct_from_loopback(self.request)
             and _PORT.sub("", host) in LOOPBACK_HOSTS
             and (origin is None or origin.lower() == f"{self.request.protocol}://{host}")
             and headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
@@ -93,12 +90,3 @@ def _schema_of_custom(kind: type) -> dict[str, Any]:
     if kind is Id:
         return {"type": "string", "format": "uuid"}
     raise NotImplementedError(kind)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback
