@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -261,6 +262,21 @@ async def test_a_peer_that_answers(start: Start) -> None:
             raw.send(TEXT, b'{"type":"ping","ts":"still here"}')
             while b"still here" not in (await raw.frame())[1]:
                 pass
+
+
+async def test_a_pause_of_the_server(start: Start) -> None:
+    """A peer that was pinged just before the server froze can still answer: its time does not run meanwhile."""
+    server = await start(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.2)
+    async with RawSocket.open(server.port) as raw:
+        while (await raw.frame())[0] != PING:
+            pass
+        time.sleep(1)  # blocks the loop, which is the server's too
+        await asyncio.sleep(0.01)
+        raw.send(PONG, b"")
+        assert (await raw.frame())[0] == PING
+        raw.send(TEXT, b'{"type":"ping","ts":"still here"}')
+        while b"still here" not in (await raw.frame())[1]:
+            pass
 
 
 async def test_a_peer_that_never_reads(start: Start) -> None:
