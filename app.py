@@ -2,16 +2,12 @@
 
 import asyncio
 import ipaddress
-import resource
 import socket
-import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
-from tornado import httpserver, netutil, web
-from tornado.iostream import IOStream
+from tornado import httpserver, web
 
 from connections.broadcaster import Broadcaster
 from connections.heartbeat import Heartbeat
@@ -21,6 +17,7 @@ from connections.traffic import Traffic
 from documents.store import Documents
 from handlers.context import Context
 from handlers.rest import NotFoundHandler
+from listening import Listening
 from protocol.outbound import new_id
 from routes import CONSOLE_ROUTES, ROUTES
 from services.analytics import Analytics
@@ -51,21 +48,16 @@ from storage.devices import Devices
 from storage.listener import Listener
 from storage.message_writer import MessageWriter
 from storage.push import Pushes
+from version import VERSION
 
 log = structlog.get_logger()
 
-VERSION = "1.0.0"
-
 # A body above MAX_BODY_BYTES is read to its end and answered with 413; above this the connection is ended.
 _MAX_DRAINED_BYTES = 16 * 1024 * 1024
-# File descriptors kept for the database, the listening socket, logs and libraries. Past them `accept` would fail,
-# again and again, as fast as the loop turns.
-_SPARE_DESCRIPTORS = 64
-_BACKLOG = 4096
-# What one connection may send ahead of our reading: several frames or a piece of a body.
-_MAX_READ_BUFFER_BYTES = 1024 * 1024
 # Health is asked by machines that don't wait long.
 _HEALTH_DEADLINE_S = 2.0
+# Between a failure of work in the background and its new beginning.
+_BEGIN_ANEW_S = 1.0
 
 
 class App:
@@ -180,9 +172,7 @@ class App:
             version=VERSION,
             proxies=_networks(settings),
             authenticator=authenticator,
-            development_tokens=DevelopmentTokens(
-                secret=None if settings.production else settings.supabase_jwt_secret, issuer=settings.issuer
-            ),
+            development_tokens=_development_tokens(settings),
             registry=self.registry,
             traffic=traffic,
             limits=ConnectionLimits(
@@ -221,12 +211,9 @@ class App:
             body_timeout=settings.request_timeout_s,
             idle_connection_timeout=settings.request_timeout_s,
         )
+        self.listening = Listening(self.http)
         self.expiry = TokenExpiry(self.registry)
         self._tasks: list[asyncio.Task[None]] = []
-        self._sockets: list[socket.socket] = []
-        self._unlisten: list[Callable[[], None]] = []
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._last_descriptor = sys.maxsize if soft == resource.RLIM_INFINITY else soft - _SPARE_DESCRIPTORS
 
     async def start(self) -> None:
         """Connect to the database, which has to be there, and begin the work in the background."""
@@ -235,37 +222,17 @@ class App:
         background = (
             self.bounty_events, self.listener, self.heartbeat, self.expiry, self.loop_lag, self.live, self.analytics,
         )  # fmt: skip
-        for forever in background:
-            self._tasks.append(asyncio.create_task(forever.run()))
+        for work in background:
+            self._tasks.append(asyncio.create_task(_keep_running(work)))
         if self.push is not None:
-            self._tasks.append(asyncio.create_task(self.push.run()))
+            self._tasks.append(asyncio.create_task(_keep_running(self.push)))
         else:
             reason = "PUSH is off" if self.settings.push == "off" else "EXPO_ACCESS_TOKEN is not set"
             log.info("push.off", reason=reason)
 
     def listen(self, passed: list[socket.socket] | None = None) -> int:
-        """Accept connections; return the port. Raises ``OSError`` when the address can't be had.
-
-        :param passed: listening sockets that somebody else owns, instead of HOST and PORT. They outlive this server:
-            what is not accepted by the time it stops waits in the kernel for the next.
-        """
-        self._sockets = passed or netutil.bind_sockets(self.settings.port, self.settings.host, backlog=_BACKLOG)
-        self._unlisten = [netutil.add_accept_handler(listening, self._accept) for listening in self._sockets]
-        return int(self._sockets[0].getsockname()[1])
-
-    def _accept(self, connection: socket.socket, address: Any) -> None:
-        """Take a TCP connection in. Descriptors are given lowest first, so a high one tells that few are left."""
-        if connection.fileno() >= self._last_descriptor:
-            connection.close()
-            return
-        self.http.handle_stream(IOStream(connection, max_buffer_size=_MAX_READ_BUFFER_BYTES), address)
-
-    def _stop_accepting(self) -> None:
-        for unlisten in self._unlisten:
-            unlisten()
-        for listening in self._sockets:
-            listening.close()
-        self._unlisten, self._sockets = [], []
+        """Accept connections at HOST and PORT, or at the sockets passed; return the port. See ``Listening.start``."""
+        return self.listening.start(self.settings.host, self.settings.port, passed)
 
     def reconfigure(self, wanted: Settings) -> list[str]:
         """Take over what of ``wanted`` can change while sockets are open; return the names of the rest that differs.
@@ -286,6 +253,7 @@ class App:
         self.context.authenticator.change(
             secret=settings.supabase_jwt_secret, jwks_url=settings.jwks_url, issuer=settings.issuer
         )
+        self.context.development_tokens = _development_tokens(settings)
         return [name for name, value in msgspec.structs.asdict(settings).items() if getattr(wanted, name) != value]
 
     async def summary(self) -> str:
@@ -300,7 +268,7 @@ class App:
 
         :param away_s: how long clients had better stay away, because nobody answers meanwhile.
         """
-        self._stop_accepting()
+        self.listening.stop()
         draining = drain(self.registry, busy=lambda: self.context.busy, away_s=away_s)
         try:
             await asyncio.wait_for(draining, self.settings.drain_timeout_s)
@@ -309,7 +277,7 @@ class App:
 
     async def stop(self) -> None:
         """Stop accepting, cut every connection that is left, close the store."""
-        self._stop_accepting()
+        self.listening.stop()
         for connection in list(self.registry.connections.values()):
             connection.end()
         await self.http.close_all_connections()
@@ -353,6 +321,21 @@ class App:
         )
 
 
+class _Background(Protocol):
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+
+async def _keep_running(work: _Background) -> None:
+    """Let no fault of ours end work that the server can't be without: log it, and begin anew."""
+    while True:
+        try:
+            await work.run()
+        except Exception:
+            log.exception("background.failed", work=type(work).__name__)
+        await asyncio.sleep(_BEGIN_ANEW_S)
+
+
 def _rates(settings: Settings) -> dict[str, tuple[float, float]]:
     """Return each limiter's rate a second and its burst."""
     return {
@@ -364,12 +347,10 @@ def _rates(settings: Settings) -> dict[str, tuple[float, float]]:
     }
 
 
+def _development_tokens(settings: Settings) -> DevelopmentTokens:
+    secret = None if settings.production else settings.supabase_jwt_secret
+    return DevelopmentTokens(secret=secret, issuer=settings.issuer)
+
+
 def _networks(settings: Settings) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     return [ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies]
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return how many connections that is enough for."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - 2 * _SPARE_DESCRIPTORS)

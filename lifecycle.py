@@ -13,12 +13,13 @@ from pathlib import Path
 import structlog
 
 import logs
-from app import VERSION, App
+from app import App
 from banner import banner
 from protocol.codes import AppError
 from settings import Settings, SettingsError
 from storage.embedded import EmbeddedPostgres
 from systemd import Notifier
+from version import VERSION
 
 log = structlog.get_logger()
 

@@ -4,7 +4,6 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from documents.routes import Route
 from handlers.bounties import BountiesHandler, BountyHandler, BountyStatusHandler
 from handlers.console import ConsoleSchemaHandler, ConsoleTokenHandler
 from handlers.conversations import (
@@ -29,6 +28,7 @@ from handlers.messages import MessagesHandler as MessagesSocketHandler
 from handlers.metrics import MetricsHandler
 from handlers.notifications import NotificationsHandler, NotificationsReadHandler, PreferencesHandler
 from handlers.pages import NO_MARKUP_FROM_TEXT, STATIC, FileHandler
+from handlers.route import Route
 
 _ID = r"([^/]+)"
 # The dashboard's charts are drawn by uPlot, as it comes with this package.

@@ -22,8 +22,8 @@ import doctor
 import lifecycle
 import logs
 import settings as configuration
-from app import raise_descriptor_limit
 from lifecycle import Refused, log_format
+from listening import raise_descriptor_limit
 from protocol.inbound import parse_id
 from services.development import DevelopmentTokens
 from settings import Settings, SettingsError

@@ -70,6 +70,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--rate", type=float, default=200, help="messages a second")
     options = parser.parse_args()
+    DATA.mkdir(exist_ok=True)
     postgres = EmbeddedPostgres(DATA / "postgres")
     try:
         runner = Runner(postgres, world.write(), quick=True, only=set())

@@ -108,7 +108,7 @@ check_python() {
 
 # The version, and what tells two builds of it apart.
 release_name() {
-    version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$SOURCE/app.py")
+    version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$SOURCE/version.py")
     sum=$(cd "$SOURCE" && shipped | sort | xargs -d '\n' sha256sum | sha256sum | cut -c1-12)
     echo "$version-$sum"
 }

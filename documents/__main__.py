@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from app import VERSION
 from documents.store import NAMES, Documents
 from routes import ROUTES
+from version import VERSION
 
 if __name__ == "__main__":
     documents = Documents(ROUTES, VERSION)

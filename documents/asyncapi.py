@@ -2,8 +2,8 @@
 
 from typing import Any, get_args
 
-from documents.routes import Route
 from documents.schemas import Schema, description, parameters, schemas
+from handlers.route import Route
 from handlers.socket import SUBPROTOCOL, SocketHandler
 from protocol.codes import CloseCode
 

@@ -7,10 +7,10 @@ from typing import Any, get_origin
 
 from msgspec import Struct
 
-from documents.routes import Route
 from documents.schemas import Schema, description, parameters, schemas
 from handlers.operation import Operation, operation_of
 from handlers.rest import RestHandler
+from handlers.route import Route
 from protocol.answers import Failure
 from protocol.codes import ErrorCode
 

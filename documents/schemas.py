@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.inbound import Id
+from protocol.inbound import schema_of_custom
 
 Schema = dict[str, Any]
 
@@ -17,7 +17,7 @@ def schemas(types: Collection[Any], prefix: str = "", *, sent: bool) -> tuple[li
     :param sent: whether it is the server that writes them: then a field with a default is always there.
     """
     template = f"#/components/schemas/{prefix}{{name}}"
-    found, components = msgspec.json.schema_components(types, schema_hook=_custom, ref_template=template)
+    found, components = msgspec.json.schema_components(types, schema_hook=schema_of_custom, ref_template=template)
     more = {kind.__name__: kind.schema for kind in types if hasattr(kind, "schema")}
     named = {f"{prefix}{name}": _tidy(schema | more.get(name, {})) for name, schema in components.items()}
     if sent:
@@ -36,12 +36,6 @@ def parameters(query: type[msgspec.Struct]) -> list[tuple[str, Schema, bool]]:
     _, components = schemas([query], sent=False)
     whole = components[query.__name__]
     return [(name, _without_null(each), name in whole["required"]) for name, each in whole["properties"].items()]
-
-
-def _custom(kind: type) -> Schema:
-    if kind is Id:
-        return {"type": "string", "format": "uuid"}
-    raise NotImplementedError(kind)
 
 
 def _tidy(value: Any) -> Any:

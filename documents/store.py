@@ -6,8 +6,8 @@ import msgspec
 
 from documents.asyncapi import asyncapi
 from documents.openapi import openapi
-from documents.routes import Route
 from documents.schemas import Schema
+from handlers.route import Route
 
 _MAKERS: dict[str, Callable[[list[Route], str], Schema]] = {"openapi": openapi, "asyncapi": asyncapi}
 NAMES = tuple(_MAKERS)

@@ -10,7 +10,7 @@ from handlers.context import LOOPBACK_HOSTS
 from handlers.local import is_direct_from_loopback
 from handlers.rest import RestHandler
 from protocol.codes import AppError, ErrorCode
-from protocol.inbound import BOUNTY_STATUSES, Body, EventsFrame, Id, MessagesFrame
+from protocol.inbound import BOUNTY_STATUSES, Body, EventsFrame, MessagesFrame, schema_of_custom
 from storage import seed
 
 _PORT = re.compile(r":[0-9]{1,5}$")
@@ -82,11 +82,5 @@ class ConsoleTokenHandler(_ConsoleHandler):
 def _schemas(union: Any) -> dict[str, Any]:
     """Return {frame type: JSON Schema of its fields}."""
     kinds = get_args(union)
-    _, components = msgspec.json.schema_components(kinds, schema_hook=_schema_of_custom)
+    _, components = msgspec.json.schema_components(kinds, schema_hook=schema_of_custom)
     return {kind.__struct_config__.tag: components[kind.__name__] for kind in kinds}
-
-
-def _schema_of_custom(kind: type) -> dict[str, Any]:
-    if kind is Id:
-        return {"type": "string", "format": "uuid"}
-    raise NotImplementedError(kind)

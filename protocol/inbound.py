@@ -41,6 +41,13 @@ def decode_custom(kind: type, value: object) -> object:
     raise NotImplementedError(kind)
 
 
+def schema_of_custom(kind: type) -> dict[str, Any]:
+    """Return the JSON Schema of an ``Id``, for msgspec."""
+    if kind is Id:
+        return {"type": "string", "format": "uuid"}
+    raise NotImplementedError(kind)
+
+
 # Printable to a database and a log: no control characters (U+0000 among them), no lone surrogates.
 # `$` alone would let a newline at the end through.
 ClientKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\ud800-\udfff]*$(?!\n)")]

@@ -72,8 +72,6 @@ class Analytics:
                 await self.turn(datetime.now(UTC))
             except AppError:
                 log.warning("analytics.not_written", minutes=len(self._pending))
-            except Exception:
-                log.exception("analytics.failed")
 
     def note(self) -> None:
         """Look at how many there are; a minute remembers the most. Called once a second."""

@@ -85,10 +85,7 @@ class Live:
             while True:
                 due = max(due + _EVERY_S, loop.time())
                 await asyncio.sleep(due - loop.time())
-                try:
-                    self._tick()
-                except Exception:
-                    log.exception("dashboard.failed")
+                self._tick()
         finally:
             if self._asking is not None:
                 self._asking.cancel()

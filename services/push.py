@@ -113,8 +113,6 @@ class Push:
                 await self._look()
             except AppError:  # the database is away
                 self._steady_since = time.monotonic()
-            except Exception:
-                log.exception("push.failed")
             await asyncio.sleep(self._look_s)
 
     async def stop(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import jsonschema_rs
 
-from app import VERSION
 from documents.store import Documents
 from routes import ROUTES
+from version import VERSION
 
 # Answers to what is no call of ours: a wrong address, method or size.
 _ALWAYS_POSSIBLE = {404, 405, 413, 431}

@@ -8,9 +8,9 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
-from app import raise_descriptor_limit
 from connections.broadcaster import Broadcaster
 from connections.connection import Connection
+from listening import raise_descriptor_limit
 from tests.faults import loop_gaps
 
 MANY = 2000

@@ -15,7 +15,6 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tornado.web import RequestHandler, StaticFileHandler
 
 import protocol
-from app import VERSION
 from documents.asyncapi import frames_of
 from documents.openapi import calls
 from documents.store import NAMES, Documents
@@ -28,6 +27,7 @@ from routes import ROUTES
 from tests.contract import CONTRACT
 from tests.harness import Server, token
 from tests.node_packages import node_packages  # noqa: F401
+from version import VERSION
 
 ROOT = Path(__file__).parent.parent
 # Ten seconds by itself; the tests beside it take their share.

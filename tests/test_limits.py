@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tornado.httpclient import HTTPClientError
 
 from protocol.outbound import text_frame
@@ -262,6 +263,27 @@ async def test_a_peer_that_answers(start: Start) -> None:
             raw.send(TEXT, b'{"type":"ping","ts":"still here"}')
             while b"still here" not in (await raw.frame())[1]:
                 pass
+
+
+async def test_a_failure_in_the_background(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours is logged and does not end the work: silent peers are closed after it as before."""
+    server = await start(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.1)
+    failed = asyncio.Event()
+
+    def fail(_now: float) -> None:
+        monkeypatch.undo()
+        failed.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server.app.heartbeat, "_sweep", fail)
+    with capture_logs() as logged:
+        await failed.wait()
+        async with RawSocket.open(server.port) as raw:
+            assert await raw.closed() == 4408
+            raw.send(CLOSE, struct.pack("!H", 4408))
+            await until(lambda: not server.app.registry.connections)
+    [failure] = [entry for entry in logged if entry["event"] == "background.failed"]
+    assert (failure["work"], failure["log_level"]) == ("Heartbeat", "error")
 
 
 async def test_a_pause_of_the_server(start: Start) -> None:

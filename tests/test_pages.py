@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jwt
+import msgspec
 import psutil
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
@@ -111,6 +112,15 @@ async def test_a_token_of_the_console(server: Server) -> None:
     assert claims["sub"] == seed.ALICE and claims["exp"] - claims["iat"] == 86_400
     assert (await fetch(server, "/console/token", "POST", user="carol")).code == 400
     assert (await fetch(server, "/console/token")).code == 405
+
+
+async def test_tokens_after_a_change_of_the_secret(server: Server) -> None:
+    """They are signed with the secret that holds from then on."""
+    secret = "another secret, as long as they have to be"
+    server.app.reconfigure(msgspec.structs.replace(server.app.settings, supabase_jwt_secret=secret))
+    made = json.loads((await fetch(server, "/console/token", "POST")).body)["token"]
+    answer = await fetch(server, "/api/conversations", Authorization=f"Bearer {made}")
+    assert answer.code == 200
 
 
 async def test_who_gets_no_token(start: Start, server: Server) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import msgspec
 
-from app import VERSION
 from banner import banner
 from settings import Settings
+from version import VERSION
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

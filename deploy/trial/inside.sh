@@ -70,14 +70,14 @@ $python -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.
 
 step "an upgrade, and back"
 before=$(readlink /opt/$NAME/current)
-sed -i 's/^VERSION = .*/VERSION = "1.0.1-trial"/' /root/source/app.py
+sed -i 's/^VERSION = .*/VERSION = "1.0.1-trial"/' /root/source/version.py
 /root/source/deploy/install.sh
 $python -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:3001/health").read().decode())'
 /root/source/deploy/install.sh --rollback
 [ "$(readlink /opt/$NAME/current)" = "$before" ]
 
 step "an upgrade that does not start changes nothing"
-sed -i 's/^VERSION = .*/VERSION = "1.0.2-broken"/; s/^import asyncio$/import asyncio, does_not_exist/' /root/source/app.py
+sed -i 's/^VERSION = .*/VERSION = "1.0.2-broken"\nimport does_not_exist/' /root/source/version.py
 if /root/source/deploy/install.sh; then exit 1; fi
 [ "$(readlink /opt/$NAME/current)" = "$before" ]
 $python -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:3001/health").read().decode())'

@@ -1,4 +1,4 @@
-"""An entry of the route table, as the documents read it."""
+"""An entry of the route table, which the documents are made from too."""
 
 import re
 from typing import Any
