@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import structlog
 from tornado import websocket
+from tornado.util import ObjectDict
 
 from connections.connection import Connection
 from connections.limits import rate_limited
@@ -31,6 +32,7 @@ _BEARER_PROTOCOL = "bearer."
 
 # Shared by all sockets whose handshake is over; nobody writes to them.
 _NO_ARGUMENTS: dict[str, list[bytes]] = {}
+_NO_UI = ObjectDict()
 
 # Frames of one socket that wait while an earlier one is acted on, and their bytes in all.
 MAX_INBOX, MAX_INBOX_BYTES = 256, 262_144
@@ -177,6 +179,12 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         request.arguments = request.query_arguments = request.body_arguments = _NO_ARGUMENTS
         request.uri = request.path
         request.query = ""
+        for name, _ in list(self._headers.get_all()):
+            self.clear_header(name)
+        self.ui = _NO_UI
+        # Not documented; it holds the query too.
+        connection: Any = request.connection
+        connection._request_start_line = None
         self.identity = None
 
     async def opened(self, connection: Connection) -> None:

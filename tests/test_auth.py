@@ -1,19 +1,32 @@
 """Who may connect: where a token is looked for, and which tokens are good. Published keys: ``test_keys.py``."""
 
 import base64
+import gc
 import hashlib
 import hmac
 import json
 import time
 import uuid
+from asyncio import AbstractEventLoop
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
 from typing import Any
 
-from tests.harness import SECRET, Server, token
-from tests.raw import exchange, handshake
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+from tornado.web import Application
+
+from handlers.context import Context
+from tests.harness import SECRET, Server, token, until
+from tests.raw import RawSocket, exchange, handshake
 
 REQUIRED = "Authentication required. Provide token in query string or Authorization header."
 FAILED = "Authentication failed. Invalid or expired token."
 USER = "11111111-2222-4333-8444-555555555555"
+
+
+# What the whole server has in common.
+_SHARED = (type, ModuleType, FunctionType, Context, Application, AbstractEventLoop, IOLoop)
 
 
 def bearer(given: str) -> dict[str, str]:
@@ -244,3 +257,34 @@ async def test_a_handle_that_others_have_taken_on_purpose(server: Server) -> Non
     [(handle,)] = server.sql("SELECT username FROM profiles WHERE id = %s", USER)
     assert handle.startswith("bob_")
     assert await user_of(server, token=token(str(uuid.uuid4())))
+
+
+async def test_a_token_is_forgotten_after_the_handshake(server: Server) -> None:
+    """Nothing that an open socket keeps in memory holds its token."""
+    given = token(USER)
+    for path, headers in (
+        (f"/messages/subscribe?token={given}", {}),
+        ("/messages/subscribe", {"Authorization": f"Bearer {given}"}),
+        ("/messages/subscribe", {"Sec_WebSocket_Protocol": f"bountyexpo.v1, bearer.{given}"}),
+    ):
+        async with RawSocket.open(server.port, path, **headers) as raw:
+            while b"replay.complete" not in (await raw.frame())[1]:
+                pass
+            [connection] = server.app.registry.connections.values()
+            kept = list(reachable(connection))
+            assert any(isinstance(each, IOStream) for each in kept)
+            signature = given.rpartition(".")[2]
+            assert not [each for each in kept if isinstance(each, str | bytes | bytearray) and signature in str(each)]
+        await until(lambda: not server.app.registry.connections)
+
+
+def reachable(thing: object) -> Iterator[object]:
+    """Give all that is kept alive by a connection and not by the server as a whole."""
+    seen, waiting = {id(thing)}, [thing]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        for each in gc.get_referents(found):
+            if id(each) not in seen and not isinstance(each, _SHARED):
+                seen.add(id(each))
+                waiting.append(each)
