@@ -225,15 +225,16 @@ class SocketHandler(BaseHandler, websocket.WebSocketHandler):
         if connection is None:
             return
         connection.closed(self.close_code or 1006)
+        code = int(connection.close_code or 1006)  # the server's own, where it closed first
         self.context.registry.remove(connection)
-        self.context.traffic.count_closed(self.endpoint, connection.close_code or 1006)
+        self.context.traffic.count_closed(self.endpoint, code)
         self.gone(connection)
         log.info(
             "connection.closed",
             connection_id=connection.id,
             endpoint=self.request.path,
             user_id=connection.user_id,
-            close_code=connection.close_code,
+            close_code=code,
             duration_ms=round((time.monotonic() - connection.opened_at) * 1000, 1),
         )
 
