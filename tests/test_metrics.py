@@ -302,6 +302,30 @@ async def test_dashboard_and_alerts_name_what_exists(server: Server) -> None:
     assert missing == set()
 
 
+def test_each_alert_is_explained() -> None:
+    """In the operator's table, by its name."""
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+    operations = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    assert [rule["alert"] for rule in rules if f"| `{rule['alert']}`" not in operations] == []
+
+
+async def test_a_fault_that_closes_nothing_alerts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that fails is answered with INTERNAL, and the socket stays; the alert has to see it all the same."""
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+    (expression,) = (rule["expr"] for rule in rules if rule["alert"] == "RealtimeFaults")
+    alice, _, chat = await server.pair()
+    device = await server.messages(alice)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(server.app.context.typing, "set", fail)
+    await device.send("typing", conversationId=chat, isTyping=True)
+    await device.error("INTERNAL")
+    assert 'realtime_errors_total{code="INTERNAL"}' in expression
+    assert (await scrape(server)).value("realtime_errors_total", code="INTERNAL") == 1
+
+
 def test_a_histogram_counts_by_bound() -> None:
     """A value is counted under the first bound that is not less; quantiles lie within their bucket."""
     histogram = Histogram((1, 2, 5))
