@@ -52,9 +52,9 @@ def report(items: list[Item], *, colored: bool) -> str:
     lines = []
     for item in items:
         mark = f"{_MARKS[item.state]} {item.state:<8}"
-        lines.append(f"{_paint(item.state, mark) if colored else mark} {item.name:<13}{item.found}")
+        lines.append(f"{_paint(item.state, mark) if colored else mark} {item.name:<14}{item.found}")
         if item.advice:
-            lines.append(f"{'':<25}→ {item.advice}")
+            lines.append(f"{'':<26}→ {item.advice}")
     problems, warnings = (sum(item.state == state for item in items) for state in ("problem", "warning"))
     counted = [
         f"{count} {word}{'s' if count > 1 else ''}"
