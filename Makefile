@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# momoko has no pyproject.toml; that old pips deprecate its way of being built is nothing to a reader.
+PIP := $(BIN)/python -W ignore:DEPRECATION -m pip --disable-pip-version-check --quiet
 
 .PHONY: help run test lint format setup setup-dev lock docs screenshots verify bench soak chaos conformance fuzz env-example clean
 
-help:  ## Say what there is
+help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
 
 run: setup  ## Serve on http://127.0.0.1:3001, with an embedded PostgreSQL
@@ -25,7 +26,7 @@ lint: setup-dev  ## ruff, mypy --strict, the layers, the scripts, the units, the
 	@command -v systemd-analyze >/dev/null || echo "systemd-analyze is not there: the units are not checked"
 	@! command -v systemd-analyze >/dev/null || $(BIN)/python -m deploy.check_units
 
-format: setup-dev  ## Put the code in form
+format: setup-dev  ## Fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -60,7 +60,8 @@ def _said() -> dict[str, str]:
     for row in (_ROOT / "README.md").read_text().splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         if row.startswith("| `") and len(cells) == 3:
-            said |= dict.fromkeys(re.findall(r"`([A-Z][A-Z0-9_]+)`", cells[0]), cells[2].replace("`", ""))
+            about = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cells[2]).replace("`", "")
+            said |= dict.fromkeys(re.findall(r"`([A-Z][A-Z0-9_]+)`", cells[0]), about)
     return said
 
 
