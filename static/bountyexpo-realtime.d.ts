@@ -92,6 +92,19 @@ export interface Connected {
   expiresAt: string;
 }
 
+/** Something to know, sent at each connect until it is read. */
+export interface Notification {
+  type: "notification.new";
+  id: string;
+  notificationType: string;
+  title: string;
+  body: string;
+  data: unknown;
+  timestamp: string;
+  /** It was there before this connection. */
+  replayed?: true;
+}
+
 /** One committed change of a bounty. `eventId` rises by one per event. */
 export interface BountyEvent {
   type: "bounty.status";
@@ -170,6 +183,9 @@ export interface RealtimeEvents extends SharedEvents {
   "typing.stop": Typing;
   "presence.update": Presence;
   "conversation.new": { type: "conversation.new"; conversation: Conversation };
+  "notification.new": Notification;
+  /** Read on some device, or gone. */
+  "notification.read": { type: "notification.read"; ids: string[]; timestamp: string };
   connected: Connected;
   joined: { type: "joined"; conversationId: string };
   left: { type: "left"; conversationId: string };
@@ -184,7 +200,7 @@ export interface RealtimeEvents extends SharedEvents {
 export interface BountyEventsEvents extends SharedEvents {
   "bounty.status": BountyEvent;
   connection: {
-    type: "connection"; connectionId: string; lastEventId: number; heartbeatIntervalMs: number; timestamp: string;
+    type: "connection"; message: string; connectionId: string; lastEventId: number; heartbeatIntervalMs: number; timestamp: string;
   };
   /** `truncated`: more was missed than the server keeps at hand; read the bounties again over REST. */
   "replay.complete": { type: "replay.complete"; count: number; lastEventId: number; truncated: boolean };

@@ -8,12 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, get_args
 
 import psycopg2
 import pytest
 from playwright.sync_api import Browser, Page
 
+from protocol.sockets import EventsServerFrame, MessagesServerFrame
 from storage.seed import ALICE, BOB, BOUNTY, CONVERSATION
 from tests.browser import ROOT, LiveServer
 from tests.harness import token
@@ -609,3 +610,13 @@ def test_the_types_name_what_there_is(node: Node) -> None:
         named = set(re.findall(r"^  (?:readonly )?(\w+)\??[:(]", body, re.MULTILINE)) - {"constructor"}
         assert named == set(members)
     assert there["exports"] == sorted(re.findall(r"^export class (\w+)", types, re.MULTILINE))
+
+
+def test_the_types_know_every_frame() -> None:
+    """What the server sends is handed to listeners under its type, so each type is one that they can be made for."""
+    types = (ROOT / "static" / "bountyexpo-realtime.d.ts").read_text()
+    shared = types.split("interface SharedEvents {")[1].split("\n}")[0]
+    for name, frames in (("RealtimeEvents", MessagesServerFrame), ("BountyEventsEvents", EventsServerFrame)):
+        events = shared + types.split(f"interface {name} extends SharedEvents {{")[1].split("\n}")[0]
+        known = set(re.findall(r'^  "?([a-z.]+)"?: ', events, re.MULTILINE))
+        assert {str(kind.__struct_config__.tag) for kind in get_args(frames)} - known == set()
