@@ -13,7 +13,7 @@ from tornado.httpclient import HTTPClient, HTTPError
 from banner import what_is_off
 from settings import Settings
 from storage.diagnosis import MIN_VERSION, Diagnosis, diagnose
-from storage.migrate import Unreachable, pending
+from storage.migrate import Unreachable, newer, pending
 
 State = Literal["ok", "warning", "problem"]
 
@@ -93,7 +93,7 @@ def _database(settings: Settings) -> Iterator[Item]:
     assert settings.database_url is not None
     try:
         found = diagnose(settings.database_url)
-        missing = pending(settings.database_url)
+        missing, unknown = pending(settings.database_url), newer(settings.database_url)
     except Unreachable as error:
         reason = " ".join(str(error).split())
         yield Item("problem", "database", f"can't be reached: {reason}", "start it, or correct DATABASE_URL")
@@ -105,6 +105,9 @@ def _database(settings: Settings) -> Iterator[Item]:
             yield Item("problem", "schema", lacks, "server.py migrate")
         else:
             yield Item("ok", "schema", f"{lacks}; the start adds that")
+    elif unknown:
+        said = f"has {', '.join(unknown)} of a newer version; this one goes on beside it"
+        yield Item("warning", "schema", said, "that version again, unless you have just rolled back")
     else:
         yield Item("ok", "schema", "up to date")
     if found.hears:

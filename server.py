@@ -145,7 +145,9 @@ def _psql(settings: Settings, arguments: list[str]) -> int:
         raise Refused("server.py psql is for the embedded database; DATABASE_URL names another one.")
     embedded = _embedded(settings)
     try:
-        return subprocess.run([embedded.psql, embedded.dsn(), *arguments], check=False).returncode
+        return subprocess.run(
+            [embedded.psql, *arguments], env={**os.environ, **embedded.environment}, check=False
+        ).returncode
     finally:
         embedded.stop()
 

@@ -40,7 +40,7 @@ class EventsHandler(SocketHandler):
     async def opened(self, connection: Connection) -> None:
         """Subscribe, greet, and resume where ``lastEventId`` says so."""
         events = self.context.bounty_events
-        topics, after = self._wishes(connection)
+        topics, after, faults = self._wishes()
         if after is None:
             self.context.registry.subscribe(connection, topics)
         connection.send_now(
@@ -53,6 +53,8 @@ class EventsHandler(SocketHandler):
                 )
             )
         )
+        for fault in faults:
+            connection.send_now(error_frame(fault))
         if after is not None:
             await events.resume(connection, topics, after)
 
@@ -75,24 +77,26 @@ class EventsHandler(SocketHandler):
         self.context.registry.subscribe(self.connection, topics)
         self.connection.send_now(encode(outbound.Subscribed(bounty_ids=sorted(topics or ()))))
 
-    def _wishes(self, connection: Connection) -> tuple[set[str] | None, int | None]:
-        """Return the query's bounties and position; what is wrong in it is told and left out."""
+    def _wishes(self) -> tuple[set[str] | None, int | None, list[AppError]]:
+        """Return the query's bounties and position, and what is wrong in it and was left out."""
         topics: set[str] = set()
+        after: int | None = None
+        faults: list[AppError] = []
         wanted = self.get_query_arguments("bountyId")
         if len(wanted) > MAX_TOPICS:
-            connection.send_now(error_frame(_wrong_query("bountyId", f"at most {MAX_TOPICS}")))
+            faults.append(_wrong_query("bountyId", f"at most {MAX_TOPICS}"))
         for text in wanted[:MAX_TOPICS]:
             try:
                 topics.add(parse_id(text))
             except ValueError:
-                connection.send_now(error_frame(_wrong_query("bountyId", "a UUID")))
+                faults.append(_wrong_query("bountyId", "a UUID"))
         position = self.get_query_argument("lastEventId", None)
-        if position is None:
-            return topics or None, None
-        if not re.fullmatch(r"[0-9]{1,18}", position, re.ASCII):
-            connection.send_now(error_frame(_wrong_query("lastEventId", "a whole number from 0")))
-            return topics or None, None
-        return topics or None, int(position)
+        if position is not None:
+            if re.fullmatch(r"[0-9]{1,18}", position, re.ASCII):
+                after = int(position)
+            else:
+                faults.append(_wrong_query("lastEventId", "a whole number from 0"))
+        return topics or None, after, faults
 
     actions = {Ping: SocketHandler.answer_ping, Subscribe: narrow, Unsubscribe: widen}
 

@@ -238,9 +238,22 @@ class _Envelope(Struct, rename="camel"):
     client_message_id: Any = None
 
 
-def reason_of(error: msgspec.ValidationError) -> str:
-    """Return what is wrong with which field, without what the client wrote there."""
-    return _QUOTED.sub(r"\1", str(error))
+def reason_of(error: msgspec.ValidationError, kind: type[msgspec.Struct] | None = None) -> str:
+    """Return what is wrong with which field, without what the client wrote there.
+
+    :param kind: what it was to be; then the values that an enum has are named.
+    """
+    reason = _QUOTED.sub(r"\1", str(error))
+    wrong, at, place = reason.partition(" - at `$.")
+    if kind is not None and wrong == "Invalid enum value":
+        for field in msgspec.structs.fields(kind):
+            if place == f"{field.encode_name}`":
+                return f"{wrong}, expected one of: {', '.join(_literals(field.type))}{at}{place}"
+    return reason
+
+
+def _literals(kind: Any) -> list[str]:
+    return [value for each in get_args(kind) for value in ([each] if isinstance(each, str) else _literals(each))]
 
 
 def _short(value: object, limit: int = 64) -> str | None:
@@ -295,7 +308,7 @@ def decode_body(body: bytes, kind: type[B]) -> B:
     try:
         return msgspec.json.decode(body, type=kind, dec_hook=decode_custom)
     except msgspec.ValidationError as error:
-        raise AppError(ErrorCode.INVALID_REQUEST, f"{reason_of(error)}.") from None
+        raise AppError(ErrorCode.INVALID_REQUEST, f"{reason_of(error, kind)}.") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _not_json(body, "body", ErrorCode.INVALID_REQUEST) from None
 

@@ -97,6 +97,6 @@ def decode_query(given: Mapping[str, str], kind: type[Q]) -> Q:
     try:
         return msgspec.convert(values, kind, dec_hook=decode_custom)
     except msgspec.ValidationError as error:
-        expected, _, name = reason_of(error).partition(" - at `$.")
+        expected, _, name = reason_of(error, kind).partition(" - at `$.")
         reason = f"`{name.rstrip('`')}` is wrong: {expected[0].lower()}{expected[1:]}."
         raise AppError(ErrorCode.INVALID_REQUEST, reason) from None

@@ -44,8 +44,16 @@ class EmbeddedPostgres:
 
     def dsn(self, database: str = "postgres") -> str:
         """Return the address of one of its databases."""
-        socket_dir = self._server.get_postmaster_info().socket_dir
-        return f"postgresql://postgres@/{database}?host={quote(str(socket_dir), safe='/')}"
+        return f"postgresql://postgres@/{database}?host={quote(self._host, safe='/')}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What has psql and its like come here, unless their arguments say otherwise."""
+        return {"PGHOST": self._host, "PGPORT": "5432", "PGUSER": "postgres", "PGDATABASE": "postgres"}
+
+    @property
+    def _host(self) -> str:
+        return str(self._server.get_postmaster_info().socket_dir)
 
     @property
     def psql(self) -> Path:

@@ -56,6 +56,15 @@ def pending(dsn: str) -> list[str]:
         return [migration.id for migration in backend.to_apply(yoyo.read_migrations(str(MIGRATIONS)))]
 
 
+def newer(dsn: str) -> list[str]:
+    """Return the names of the migrations that a newer version has applied: this one does not know them."""
+    with _backend(dsn) as backend:
+        known = {migration.id for migration in yoyo.read_migrations(str(MIGRATIONS))}
+        backend.ensure_internal_schema_updated()
+        applied = backend.execute(f"SELECT migration_id FROM {backend.migration_table}").fetchall()
+        return sorted(name for (name,) in applied if name not in known)
+
+
 def migrate(dsn: str) -> list[str]:
     """Apply what is missing, under a lock that other servers wait for; return the names of what was applied.
 

@@ -232,6 +232,14 @@ def test_tokens(data_dir: Path) -> None:
     assert postmaster(data_dir) is None
 
 
+def test_psql(data_dir: Path) -> None:
+    """The embedded database's own, with whatever psql takes: another database than the server's too."""
+    query = ("-Atc", "SELECT current_database(), current_user")
+    assert run("psql", *query, data_dir=data_dir).stdout == "postgres|postgres\n"
+    assert run("psql", "-d", "template1", *query, data_dir=data_dir).stdout == "template1|postgres\n"
+    assert postmaster(data_dir) is None
+
+
 def test_a_port_that_is_taken(data_dir: Path) -> None:
     """One sentence, with what to do."""
     with socket.socket() as taken:

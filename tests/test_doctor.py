@@ -55,6 +55,19 @@ def test_a_database_that_is_away() -> None:
     assert "hunter2" not in text and "\x1b[31m" in text and text.splitlines()[-1] == "not ready"
 
 
+def test_a_database_of_a_newer_version(dsn: str) -> None:
+    """What an older release finds after a roll-back: it works, and is told of it."""
+    name = "9999-of-tomorrow"
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) VALUES (%s, %s, now())",
+            ("of tomorrow", name),
+        )
+    items = examine(Settings(port=0, database_url=dsn, supabase_jwt_secret=SECRET), ENOUGH)
+    assert found(items, "schema").state == "warning" and is_sound(items)
+    assert name in found(items, "schema").found
+
+
 def test_a_pool_that_is_too_large(dsn: str) -> None:
     """More connections than PostgreSQL has free."""
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:

@@ -175,9 +175,8 @@ async def test_a_bad_uuid_in_a_command_is_named(server: Server) -> None:
 async def test_a_bad_uuid_in_the_query_is_named(server: Server) -> None:
     """A bountyId in the query that is no UUID gets an error naming it; the others count, and the socket lives."""
     bounty, other = await old_bounties(server, 2)
-    client = await server.socket("/events/subscribe", bountyId=["17", bounty])
+    client = await server.events(bountyId=["17", bounty])
     assert "bountyId" in await refused(client, "INVALID_FRAME")
-    await client.get("connection")
     for changed in (other, bounty):
         set_status(server, changed, "archived")
     assert await statuses(client, 1) == [(bounty, "archived")]

@@ -125,7 +125,7 @@ async def test_a_bad_last_event_id_is_named(server: Server) -> None:
     await old_bounties(server, 2)
     clients = []
     for wrong in ("", "-1", "x", "1.5", "0x1", "1e3", "²", "9" * 30, "1;2"):
-        client = await server.socket("/events/subscribe", lastEventId=wrong)
+        client = await server.events(lastEventId=wrong)
         assert "lastEventId" in (await client.error("INVALID_FRAME"))["message"]
         clients.append(client)
     marker = new_bounty(server)
