@@ -1,5 +1,7 @@
 /** Types of bountyexpo-realtime.js. Times are ISO 8601 in UTC; ids are UUID strings unless said otherwise. */
 
+export {}; // what is not exported below is not there at run time
+
 export type MessageStatus = "sent" | "delivered" | "read";
 
 export type BountyStatus =
@@ -227,11 +229,14 @@ export interface RealtimeOptions {
   url: string;
   /**
    * Return the user's access token; called before each connection and REST call. With `refresh: true` the last one was
-   * refused or is about to expire: return a new one. Throw where there is none just now, and it is asked again; return
-   * null where nobody is signed in, and the connection closes.
+   * refused or is about to expire: return a new one. Throw where there is none just now (30 s of silence count as that),
+   * and it is asked again; return null where nobody is signed in, and the connection closes.
    */
   getToken(wish: { refresh: boolean }): string | null | Promise<string | null>;
-  /** Where messages wait that are not acked yet, so that they outlive the app. Default: in memory only. */
+  /**
+   * Where messages wait that are not acked yet, so that they outlive the app. Default: in memory only, and so where it
+   * can't be read: what it holds is left alone then.
+   */
   storage?: Storage;
   /** Default `bountyexpo-realtime.outbox`. Give each person, and each tab, their own. */
   storageKey?: string;
@@ -301,7 +306,10 @@ export class Realtime extends Emitter<RealtimeEvents> {
    * past `after` (without it: nothing), then each new message, in order and once, until `break`, `signal` or `close`.
    */
   messages(conversationId: string, options?: { after?: number; signal?: AbortSignal }): AsyncGenerator<Message, void>;
-  /** A REST call as this person; returns the body. Rejects with a `RealtimeError`. */
+  /**
+   * A REST call as this person; returns the body. Made once more with a fresh token where the first was refused (401).
+   * Rejects with a `RealtimeError`; NETWORK after 15 s without an answer: whether it was acted on is unknown then.
+   */
   request(method: string, path: string, body?: unknown): Promise<any>;
   /** Send any frame, or text as it is; false when not open. Nothing is kept or repeated. */
   sendFrame(frame: object | string): boolean;

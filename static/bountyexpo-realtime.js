@@ -19,12 +19,16 @@ const STABLE_MS = 5_000;
 // How long a handshake with its greeting, and the answer to a ping, may take.
 const GREETING_MS = 15_000;
 const PONG_MS = 10_000;
+// How long the app may take to get a token: a refresh over a poor line takes its time.
+const TOKEN_MS = 30_000;
 // How long after an error its close may take.
 const CLOSE_MS = 100;
 // What has not been answered after this long on an open socket is asked again; keys make that harmless.
 const ANSWER_MS = 15_000;
 // A token that is refused this many times in a row, fresh each time, is no matter of freshness.
 const MOST_REFUSALS = 3;
+// Messages under way at once, each in a conversation of its own. A limit that was met makes it one, an ack one more.
+const UNDER_WAY_MOST = 10;
 const REFRESH_AGAIN_MS = 10_000;
 // Receipts are gathered for this long, and sent a few at a time: the server takes 20 frames a second.
 const RECEIPTS_MS = 250;
@@ -140,7 +144,6 @@ class Link extends Emitter {
   }
 
   stop() {
-    globalThis.removeEventListener?.("online", this.wake);
     this.#detach();
     this.#become({ state: "closed", code: 1000 });
   }
@@ -167,7 +170,7 @@ class Link extends Emitter {
     const { getToken } = this.#options;
     let token = null;
     try {
-      token = (await getToken?.({ refresh: this.#refused !== null })) ?? null;
+      if (getToken) token = await askFor(getToken, { refresh: this.#refused !== null });
     } catch (error) {
       if (life === this.#life) this.#comeBack({ error }); // the app could not get one just now
       return;
@@ -199,7 +202,7 @@ class Link extends Emitter {
     socket.onmessage = ({ data }) => this.#receive(data);
     // A close follows, except in some versions of Node.js.
     socket.onerror = () => setTimeout(() => this.#socket === socket && this.#lose(ABNORMAL), CLOSE_MS);
-    socket.onclose = ({ code }) => this.#lose(code);
+    socket.onclose = ({ code = ABNORMAL }) => this.#lose(code); // some versions of React Native give none
   }
 
   #receive(text) {
@@ -220,7 +223,7 @@ class Link extends Emitter {
 
   #greeted(frame) {
     this.#interval = frame.heartbeatIntervalMs ?? this.#interval;
-    this.#openedAt = Date.now();
+    this.#openedAt = monotonic();
     this.#refusals = 0;
     this.#refused = null;
     this.#become({ state: "open", connectionId: frame.connectionId });
@@ -242,7 +245,7 @@ class Link extends Emitter {
   }
 
   #lose(code) {
-    const wasStable = this.isOpen && Date.now() - this.#openedAt >= STABLE_MS;
+    const wasStable = this.isOpen && monotonic() - this.#openedAt >= STABLE_MS;
     this.#detach();
     if (wasStable) this.#attempt = 0;
     const rule = AFTER_CLOSE[code];
@@ -259,7 +262,9 @@ class Link extends Emitter {
       const error = new RealtimeError(reason, `The server closed with ${code}.`, { closeCode: code });
       this.#become({ state: "closed", code, error });
     } else {
-      this.#comeBack({ code, atOnce: rule === AT_ONCE || (rule === FRESH_TOKEN && this.#refusals === 1) });
+      // A line that is too slow for what it is sent at once stays so: only the first time is for nothing to wait.
+      const atOnce = (rule === AT_ONCE && wasStable) || (rule === FRESH_TOKEN && this.#refusals === 1);
+      this.#comeBack({ code, atOnce });
     }
   }
 
@@ -285,6 +290,7 @@ class Link extends Emitter {
 
   #become(status) {
     this.status = status;
+    if (status.state === "closed") globalThis.removeEventListener?.("online", this.wake);
     this.emit("state", status);
   }
 }
@@ -300,14 +306,17 @@ class Outbox {
   #transmit;
   #isLoaded = false;
   #userId = null;
-  #saving = Promise.resolve();
+  #room = UNDER_WAY_MOST;
+  #pause; // the server asked for patience
+  #isSaving = false;
+  #isStale = false; // the storage has not got the newest
 
   constructor({ storage, key, transmit, onError }) {
     this.#storage = storage;
     this.#key = key;
     this.#transmit = transmit;
     this.onError = onError;
-    this.loaded = this.#load();
+    this.#load();
   }
 
   get messages() {
@@ -326,11 +335,12 @@ class Outbox {
 
   /** Send what may be sent now. */
   flush() {
-    if (!this.#isLoaded) return;
+    if (!this.#isLoaded || this.#pause) return;
     const busy = new Set();
     for (const entry of this.#entries.values()) {
       const { conversationId } = entry.message;
       if (busy.has(conversationId)) continue;
+      if (busy.size === this.#room) return;
       busy.add(conversationId);
       if (!entry.timer && this.#transmit(entry.message)) this.#again(entry, ANSWER_MS);
     }
@@ -339,6 +349,7 @@ class Outbox {
   /** The server has stored it; returns the message, or null where it was none of ours. */
   acked(ack) {
     const entry = this.#take(ack.clientMessageId);
+    this.#room = Math.min(UNDER_WAY_MOST, this.#room + 1);
     entry?.resolve(ack);
     this.flush();
     return entry?.message ?? null;
@@ -349,16 +360,23 @@ class Outbox {
     const entry = this.#entries.get(error.clientMessageId);
     if (!entry) return;
     if (FINAL_ERRORS.has(error.code)) this.#fail(entry, asError(error));
-    else this.#again(entry, error.retryAfterMs ?? 1_000);
+    else if (!error.retryAfterMs) this.#again(entry, 1_000);
+    else {
+      // A rate is the person's and a store everybody's: the others would be told the same.
+      entry.timer = clearTimeout(entry.timer);
+      this.#wait(error.retryAfterMs);
+    }
   }
 
   /** Something was not acted on, and nobody says what: all that is under way is sent again after a while. */
   unsure(afterMs) {
-    for (const entry of this.#entries.values()) if (entry.timer) this.#again(entry, afterMs);
+    this.lost();
+    this.#wait(afterMs);
   }
 
   /** The socket is gone, and with it the answers. */
   lost() {
+    this.#pause = clearTimeout(this.#pause);
     for (const entry of this.#entries.values()) entry.timer = clearTimeout(entry.timer);
   }
 
@@ -397,6 +415,15 @@ class Outbox {
     }, ms);
   }
 
+  #wait(ms) {
+    this.#room = 1;
+    clearTimeout(this.#pause);
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      this.flush();
+    }, ms);
+  }
+
   #fail(entry, error) {
     this.#take(entry.message.clientMessageId);
     entry.reject(error);
@@ -415,24 +442,42 @@ class Outbox {
   }
 
   async #load() {
+    let text = null;
+    await null; // an error finds listeners
     try {
-      const saved = JSON.parse((await this.#storage?.getItem(this.#key)) ?? "[]");
+      text = await this.#storage?.getItem(this.#key);
+    } catch (error) {
+      this.#storage = null; // what could not be read is not written over
+      this.onError(error, null);
+    }
+    try {
+      const saved = JSON.parse(text ?? "[]");
       const earlier = saved.map(({ message, userId }) => [message.clientMessageId, newEntry(message, userId)]);
       this.#entries = new Map([...earlier, ...this.#entries]);
     } catch (error) {
       this.onError(error, null);
     }
     this.#isLoaded = true;
-    this.#save();
+    if (this.#userId) this.belongTo(this.#userId);
+    else this.#save();
+    this.flush();
   }
 
-  #save() {
-    if (!this.#storage || !this.#isLoaded) return;
-    // One after the other: an older state must not be written over a newer one.
-    const entries = [...this.#entries.values()].map(({ message, userId }) => ({ message, userId }));
-    this.#saving = this.#saving
-      .then(() => this.#storage.setItem(this.#key, JSON.stringify(entries)))
-      .catch((error) => this.onError(error, null));
+  /** One write at a time, each of what is there by then: an older state is never written over a newer one. */
+  async #save() {
+    this.#isStale = true;
+    if (!this.#storage || !this.#isLoaded || this.#isSaving) return;
+    this.#isSaving = true;
+    try {
+      while (this.#isStale) {
+        this.#isStale = false;
+        const entries = [...this.#entries.values()].map(({ message, userId }) => ({ message, userId }));
+        await this.#storage.setItem(this.#key, JSON.stringify(entries));
+      }
+    } catch (error) {
+      this.onError(error, null);
+    }
+    this.#isSaving = false;
   }
 }
 
@@ -448,6 +493,7 @@ class Receipts {
 
   /** kind: "delivered" or "read". */
   mark(kind, conversationId, seq) {
+    checkSeq(seq);
     const cursor = this.#cursors.get(conversationId) ?? { delivered: newCursor(), read: newCursor() };
     this.#cursors.set(conversationId, cursor);
     cursor[kind].wanted = Math.max(cursor[kind].wanted, seq);
@@ -468,6 +514,7 @@ class Receipts {
       cursor.read.sent = cursor.read.confirmed;
       cursor.delivered.sent = cursor.delivered.confirmed;
     }
+    this.stop();
     this.#later(afterMs);
   }
 
@@ -529,6 +576,7 @@ class Catalogue {
 
   /** The app has everything up to `seq` from elsewhere. */
   raise(conversationId, seq) {
+    checkSeq(seq);
     if (seq > (this.#positions.get(conversationId) ?? -1)) this.#positions.set(conversationId, seq);
   }
 
@@ -689,9 +737,9 @@ export class Realtime extends Emitter {
 
   typing(conversationId, isTyping = true) {
     const last = this.#typingAt.get(conversationId);
-    if (isTyping ? last && Date.now() - last < TYPING_AGAIN_MS : !last) return;
+    if (isTyping ? monotonic() - last < TYPING_AGAIN_MS : last === undefined) return;
     if (this.#link.send({ type: "typing", conversationId, isTyping })) {
-      if (isTyping) this.#typingAt.set(conversationId, Date.now());
+      if (isTyping) this.#typingAt.set(conversationId, monotonic());
       else this.#typingAt.delete(conversationId);
     }
   }
@@ -715,9 +763,17 @@ export class Realtime extends Emitter {
   }
 
   async request(method, path, body) {
-    const token = await this.#options.getToken({ refresh: false });
-    if (!token) throw new RealtimeError("AUTH_REQUIRED", "getToken gave no token.");
-    return request(this.#options.fetch ?? globalThis.fetch, method, this.#base + path, token, body);
+    const call = async (refresh) => {
+      const token = await askFor(this.#options.getToken, { refresh });
+      if (!token) throw new RealtimeError("AUTH_REQUIRED", "getToken gave no token.");
+      return request(this.#options.fetch ?? globalThis.fetch, method, this.#base + path, token, body);
+    };
+    try {
+      return await call(false);
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      return call(true);
+    }
   }
 
   async history(conversationId, { limit = 50, ...place } = {}) {
@@ -752,6 +808,7 @@ export class Realtime extends Emitter {
     try {
       while (!isOver()) {
         let next = waiting;
+        const isStored = isBehind;
         if (isBehind) {
           isBehind = false;
           const page = await this.#page(conversationId, last);
@@ -764,6 +821,10 @@ export class Realtime extends Emitter {
         for (const message of next) {
           if (isOver()) return;
           if (message.seq <= last) continue;
+          if (!isStored && last >= 0 && message.seq > last + 1) {
+            isBehind = true; // what came while nobody listened: the store has it, and this one
+            break;
+          }
           last = message.seq;
           yield message;
         }
@@ -795,11 +856,13 @@ export class Realtime extends Emitter {
       if (this.userId && this.userId !== frame.userId) {
         this.#catalogue.forget();
         this.#receipts.forgetAll();
+        this.#left.clear();
       }
       this.userId = frame.userId;
       this.connectionId = frame.connectionId;
       this.conversationIds = frame.conversationIds;
       this.online = new Set(frame.onlineUserIds);
+      this.#outbox.belongTo(frame.userId);
       for (const conversationId of this.#left) this.#link.send({ type: "leave", conversationId });
     },
     "replay.complete": () => {
@@ -808,10 +871,7 @@ export class Realtime extends Emitter {
       // What the queue does not hold: one's own messages of other devices, and what was over its cap.
       const mine = new Set(this.conversationIds);
       this.#catalogue.want(Object.keys(this.positions).filter((id) => mine.has(id)));
-      this.#outbox.loaded.then(() => {
-        this.#outbox.belongTo(this.userId);
-        this.#outbox.flush();
-      });
+      this.#outbox.flush();
     },
     "message.new": (frame) => this.#hand(frame),
     "message.ack": (ack) => {
@@ -871,7 +931,7 @@ export class Realtime extends Emitter {
     const { connectionId } = this;
     let token = null;
     try {
-      token = await this.#options.getToken({ refresh: true });
+      token = await askFor(this.#options.getToken, { refresh: true });
     } catch (error) {
       this.emit("failed", { error, message: null });
     }
@@ -1033,6 +1093,29 @@ function newKey() {
   return `${Date.now().toString(36)}-${part()}-${part()}`;
 }
 
+/** Milliseconds of a clock that nobody sets. */
+function monotonic() {
+  return (globalThis.performance ?? Date).now();
+}
+
+function checkSeq(seq) {
+  if (!Number.isSafeInteger(seq) || seq < 0) throw new TypeError("seq has to be a whole number.");
+}
+
+/** What getToken gives, or null; rejects where it throws, or says nothing. */
+async function askFor(getToken, wish) {
+  return (await within(TOKEN_MS, async () => getToken(wish), "getToken")) ?? null;
+}
+
+/** What `start()` comes to, unless it takes longer. */
+function within(ms, start, who) {
+  return new Promise((resolve, reject) => {
+    const late = () => reject(new RealtimeError("NETWORK", `${who} did not answer.`));
+    const timer = setTimeout(late, ms);
+    start().then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
 function pause(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
@@ -1055,15 +1138,16 @@ function fromRest({ id, createdAt, ...message }) {
 async function request(fetch, method, url, token, body) {
   const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  let answer;
-  try {
-    answer = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  } catch {
+  const call = async () => {
+    const answer = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    // undefined: no JSON, so not our server's.
+    return [answer, answer.status === 204 ? null : await answer.json().catch(() => undefined)];
+  };
+  const [answer, given] = await within(ANSWER_MS, call, "The server").catch(() => {
     throw new RealtimeError("NETWORK", "The server can't be reached.");
-  }
-  if (answer.ok) return answer.status === 204 ? null : answer.json();
-  const error = await answer.json().catch(() => ({}));
-  throw new RealtimeError(error.code ?? "INTERNAL", error.message ?? `HTTP ${answer.status}`, {
+  });
+  if (answer.ok && given !== undefined) return given;
+  throw new RealtimeError(given?.code ?? "INTERNAL", given?.message ?? `HTTP ${answer.status}`, {
     status: answer.status,
     retryAfterMs: Number(answer.headers.get("Retry-After") ?? 0) * 1000 || undefined,
   });

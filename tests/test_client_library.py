@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, get_args
 
 import psycopg2
@@ -18,6 +19,7 @@ from protocol.sockets import EventsServerFrame, MessagesServerFrame
 from storage.seed import ALICE, BOB, BOUNTY, CONVERSATION
 from tests.browser import ROOT, LiveServer
 from tests.harness import token
+from tests.node_packages import node_packages  # noqa: F401  # a fixture
 
 # Servers are started and killed, and the machine may be busy with other tests.
 pytestmark = pytest.mark.timeout(120)
@@ -534,6 +536,201 @@ def test_a_network_that_says_nothing(node: Node, serve: Serve) -> None:
     script("await until(() => state.one.status.state === 'open');")
 
 
+def test_an_app_that_never_gives_a_token(node: Node, live: LiveServer) -> None:
+    """A getToken that says nothing is left alone after a while, and asked again; whoever calls is told."""
+    script = Script(node, live.url)
+    seen = script(
+        """
+        const set = globalThis.setTimeout;
+        globalThis.setTimeout = (call, ms) => set(call, ms / 100);
+        let asked = 0;
+        const never = () => new Promise(() => {});
+        const one = client(() => ((asked += 1) === 1 ? never() : alice_token));
+        await one.connect();
+        const mute = client(never);
+        const code = await mute.request("GET", "/api/conversations").catch((error) => error.code);
+        globalThis.setTimeout = set;
+        return { asked, code, error: one.log.state.find(({ state }) => state === "waiting").error.code };
+        """,
+        **TOKENS,
+    )
+    assert seen == {"asked": 2, "code": "NETWORK", "error": "NETWORK"}
+
+
+def test_a_rest_call_with_an_expired_token(node: Node, live: LiveServer) -> None:
+    """It is made again with a fresh one, once: the app's clock may be wrong, and its token look good to it."""
+    script = Script(node, live.url)
+    seen = script(
+        """
+        const wishes = [];
+        const note = (refresh, token) => { wishes.push(refresh); return token; };
+        const one = client(({ refresh }) => note(refresh, refresh ? alice_token : expired));
+        const { conversations } = await one.request("GET", "/api/conversations");
+        const hopeless = client(({ refresh }) => note(refresh, expired));
+        const status = await hopeless.request("GET", "/api/conversations").catch((error) => error.status);
+        return [conversations.length, status, wishes];
+        """,
+        expired=token(ALICE, exp=int(time.time()) - 3600), **TOKENS,
+    )  # fmt: skip
+    assert seen == [1, 401, [False, True, False, True]]
+
+
+def test_another_person_in_the_same_client(node: Node, live: LiveServer) -> None:
+    """Whoever connects next neither sends what the first wrote, nor has their own words taken for the other's."""
+    script = Script(node, live.url)
+    seen = script(
+        """
+        let who = alice_token;
+        const kept = new Map();
+        const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
+        const one = client(() => who, { storage });
+        await one.connect();
+        one.leave(CHAT);
+        one.close();
+        one.send(CHAT, "alice, too late");
+        who = bob_token;
+        let sent = null;
+        one.on("replay.complete", () => (sent ??= one.send(CHAT, "bob")));
+        one.on("connected", () => one.send(CHAT, "bob, at once"));
+        await one.connect();
+        await until(() => sent && one.pending.length === 0);
+        return one.log.failed.map(({ error, message }) => [error.code, message.text]);
+        """,
+        **TOKENS,
+    )
+    assert seen == [["OTHER_USER", "alice, too late"]]
+    assert [row[1:3] for row in stored(live)] == [["bob, at once", BOB], ["bob", BOB]]
+
+
+def test_a_loop_misses_nothing_of_other_devices(node: Node, live: LiveServer) -> None:
+    """What one wrote elsewhere while the client was away is in the loop, though no live message came before."""
+    script = Script(node, live.url)
+    seen = script(
+        """
+        const bob = client(bob_token), phone = client(alice_token), one = client(alice_token);
+        await bob.connect(); await phone.connect();
+        await phone.send(CHAT, "m1");
+        await one.connect();
+        const got = [];
+        const loop = (async () => {
+          for await (const { seq } of one.messages(CHAT, { after: 0 })) if (got.push(seq) === 4) break;
+        })();
+        await until(() => got.length === 1);
+        const again = one.once("replay.complete");
+        one.sendFrame("x".repeat(70_000));
+        await until(() => one.status.state === "waiting");
+        await phone.send(CHAT, "m2"); await phone.send(CHAT, "m3");
+        one.wake();
+        await again;
+        await bob.send(CHAT, "m4");
+        await loop;
+        return got;
+        """,
+        **TOKENS,
+    )
+    assert seen == [1, 2, 3, 4]
+
+
+def test_many_conversations_at_once(node: Node, serve: Serve) -> None:
+    """What waits in many conversations does not storm a server that asks for patience: a few frames a message."""
+    server = serve(message_rate=100, message_burst=5, frame_rate=100, frame_burst=30)
+    server.sql("CREATE TEMPORARY TABLE made AS SELECT gen_random_uuid() AS id FROM generate_series(1, 60);"
+               "INSERT INTO conversations (id, is_group) SELECT id, true FROM made;"
+               "INSERT INTO conversation_participants (conversation_id, user_id) "
+               "SELECT made.id, profiles.id FROM made, profiles")  # fmt: skip
+    script = Script(node, server.url)
+    seen = script(
+        """
+        const one = client(alice_token);
+        one.connect();
+        await one.once("connected");
+        await Promise.all(one.conversationIds.map((id) => one.send(id, "hello")));
+        const limits = one.log.error.filter(({ code }) => code === "RATE_LIMITED").length;
+        return [limits, one.log.traffic.filter(({ direction }) => direction === "out").length, one.log.state.length];
+        """,
+        **TOKENS,
+    )
+    assert seen[0] > 0, "the limit was never met"
+    assert seen[1] < 3 * 61 and seen[2] == 2
+
+
+def test_a_storage_in_trouble(node: Node, live: LiveServer) -> None:
+    """What can't be read is not written over; a slow storage gets the newest state, not one after each message."""
+    script = Script(node, live.url)
+    seen = script(
+        """
+        const written = [];
+        const broken = { getItem: () => { throw new Error("locked"); }, setItem: (key, value) => written.push(value) };
+        const one = client(alice_token, { storage: broken });
+        await one.connect();
+        await one.send(CHAT, "all the same");
+        let writes = 0, last;
+        const slow = {
+          getItem: () => null,
+          setItem: async (key, value) => {
+            await new Promise((resolve) => setTimeout(resolve, 20));
+            writes += 1;
+            last = value;
+          },
+        };
+        const two = client(alice_token, { storage: slow });
+        await two.connect();
+        await Promise.all(Array.from({ length: 100 }, (_, n) => two.send(CHAT, `m${n}`)));
+        await until(() => last === "[]");
+        return [written, one.log.failed.map(({ error }) => error.message), writes < 100];
+        """,
+        **TOKENS,
+    )
+    assert seen == [[], ["locked"], True]
+
+
+def test_a_clock_that_is_set(node: Node, live: LiveServer) -> None:
+    """An hour back or forth, nobody is silent for it."""
+    script = Script(node, live.url)
+    typed = script(
+        """
+        const one = client(alice_token);
+        await one.connect();
+        const date = Date.now, performance = globalThis.performance.now;
+        one.typing(CHAT);
+        Date.now = () => date() - 3_600_000;
+        globalThis.performance.now = function () { return performance.call(this) + 3_001; };
+        one.typing(CHAT);
+        Date.now = date; globalThis.performance.now = performance;
+        return one.log.traffic.filter(({ text }) => text.includes('"typing"')).length;
+        """,
+        **TOKENS,
+    )
+    assert typed == 2
+
+
+def test_a_reader_that_is_always_too_slow(node: Node, live: LiveServer) -> None:
+    """4408 again and again is answered with backoff, not with a connection each quarter of a second."""
+    script = Script(node, live.url)
+    waits = script(
+        """
+        const set = globalThis.setTimeout, random = Math.random;
+        Math.random = () => 1;
+        globalThis.setTimeout = (call, ms) => set(call, [500, 1000, 2000, 4000].includes(ms) ? 1 : ms);
+        // A line on which each connection ends as soon as it is greeted.
+        class Narrow extends WebSocket {
+          set onmessage(listener) {
+            super.onmessage = listener && ((event) => { listener(event); this.onclose?.({ code: 4408 }); });
+          }
+        }
+        const one = client(alice_token, { WebSocket: Narrow });
+        one.connect();
+        const waiting = () => one.log.state.filter(({ state }) => state === "waiting");
+        await until(() => waiting().length === 4);
+        one.close();
+        globalThis.setTimeout = set; Math.random = random;
+        return waiting().map(({ code, retryInMs }) => [code, retryInMs]);
+        """,
+        **TOKENS,
+    )
+    assert waits == [[4408, 500], [4408, 1000], [4408, 2000], [4408, 4000]]
+
+
 def test_a_client_without_a_websocket_says_so(node: Node) -> None:
     """Wrong options are told where they are given."""
     seen = node.run(
@@ -545,12 +742,13 @@ def test_a_client_without_a_websocket_says_so(node: Node) -> None:
           message(() => new lib.Realtime({ url: "localhost:3001", getToken })),
           message(() => new lib.Realtime({ url })),
           message(() => new lib.Realtime({ url, getToken }).send("c", "t", { clientMessageId: "x".repeat(65) })),
+          message(() => new lib.Realtime({ url, getToken }).markRead("c", undefined)),
+          message(() => new lib.Realtime({ url, getToken }).startAfter("c", "7")),
         ];
         """
     )
-    assert [
-        bool(re.search(word, text)) for word, text in zip(("option", "url", "getToken", "64"), seen, strict=True)
-    ] == [True] * 4
+    words = ("option", "url", "getToken", "64", "seq", "seq")
+    assert [word for word, text in zip(words, seen, strict=True) if not re.search(word, text or "")] == []
 
 
 def test_the_document_s_examples(node: Node, live: LiveServer) -> None:
@@ -620,3 +818,13 @@ def test_the_types_know_every_frame() -> None:
         events = shared + types.split(f"interface {name} extends SharedEvents {{")[1].split("\n}")[0]
         known = set(re.findall(r'^  "?([a-z.]+)"?: ', events, re.MULTILINE))
         assert {str(kind.__struct_config__.tag) for kind in get_args(frames)} - known == set()
+
+
+def test_the_types_fit_their_use(node_packages: Path) -> None:  # noqa: F811
+    """A strict compiler takes what an app does, and refuses what would go wrong when it runs."""
+    compiler = node_packages / "node_modules" / "typescript" / "bin" / "tsc"
+    options = ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--module", "nodenext"]
+    done = subprocess.run(
+        ["node", str(compiler), *options, "tests/node/types.ts"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
