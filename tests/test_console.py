@@ -169,13 +169,23 @@ def test_a_killed_network(tab: Open, live: LiveServer) -> None:
 
 
 def test_a_killed_server(tab: Open, live: LiveServer) -> None:
-    """kill -9 under both tabs: they come back by themselves, and nothing is lost or doubled."""
+    """kill -9 under both tabs: they come back by themselves, and nothing is lost or doubled. What is said meanwhile is
+    for people, not what the browser calls it.
+    """
     alice, bob = tab("alice"), tab("bob")
     say(alice, "before")
     expect(bubble(bob, "before")).to_be_visible()
+    live.sql("INSERT INTO conversations (id, is_group) VALUES (%s, true)", BOUNTY)
+    live.sql("INSERT INTO conversation_participants (conversation_id, user_id) SELECT %s, id FROM profiles", BOUNTY)
+    expect(alice.get_by_role("option", name="bob (group)")).to_be_attached()
     live.kill()
     expect(alice.locator("#messages-state")).not_to_contain_text("open")
     say(alice, "while it was down")
+    alice.get_by_role("combobox", name="Conversation").select_option(BOUNTY)
+    expect(alice.locator("#messages")).to_contain_text("can't be had now")
+    alice.get_by_role("combobox", name="Conversation").select_option(CONVERSATION)
+    expect(alice.locator("#notice")).to_have_text("Messages: The server can't be reached.")
+    expect(bubble(alice, "while it was down")).to_have_attribute("data-status", "pending")
     live.start()
     for page in (alice, bob):
         is_connected(page)
@@ -192,12 +202,19 @@ def test_a_message_that_is_refused(tab: Open) -> None:
     say(alice, "x" * 4001)
     failed = alice.locator(".bubble[data-status=failed]")
     expect(failed).to_contain_text("longer than 4000 characters")
-    expect(failed.get_by_role("button", name="Try again")).to_be_visible()
+    expect(failed.get_by_role("button", name="Try again")).to_be_in_viewport()
+    alice.locator("#text").fill("and more")
+    failed.get_by_role("button", name="Edit").click()
+    expect(alice.locator("#text")).to_have_value("x" * 4001 + "\nand more")
+    expect(alice.locator("#text")).to_be_focused()
+    expect(failed).to_have_count(0)
     hostile = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
     say(alice, hostile)
     expect(bubble(bob, hostile)).to_be_visible()
     assert bob.locator("#messages img, #messages script, #list img").count() == 0
     assert bob.title().startswith("bob")
+    say(alice, "هل عادت القطة؟")
+    expect(bubble(bob, "القطة").locator("p")).to_have_css("direction", "rtl")
 
 
 def test_a_token_that_is_refused(tab: Open, live: LiveServer) -> None:
@@ -207,6 +224,11 @@ def test_a_token_that_is_refused(tab: Open, live: LiveServer) -> None:
         page.get_by_label("paste an access token").fill(text)
         page.get_by_role("button", name="Connect with the token").click()
         expect(page.get_by_role("alert")).to_contain_text(reason)
+    assert page.locator("#notice").text_content() == "", "said once, where the token was pasted"
+    # "a token…" is not what is chosen now: choosing it again asks again.
+    expect(page.get_by_label("You are")).to_have_value("pasted")
+    page.keyboard.press("Escape")
+    page.get_by_label("You are").select_option("a token…")
     page.get_by_label("paste an access token").fill(token(ALICE))
     page.get_by_role("button", name="Connect with the token").click()
     is_connected(page)

@@ -246,6 +246,8 @@ async def test_the_numbers_on_the_page(server: Server) -> None:
         stats = (await server.rest("GET", "/messages/stats")).body
         await expect(page.locator("#live-rooms")).to_have_text(str(stats["totalRooms"]))
         await expect(page.locator("#live-connections")).to_have_text(str(stats["totalClients"] + 1))
+        connections = page.get_by_role("article", name="Connections")
+        await expect(connections).to_contain_text("2 messaging · 0 events · 1 dashboard")
         for number in range(4):
             await one.say(chat, f"{number}")
         tile = page.get_by_role("article", name="Messages a second")
@@ -392,8 +394,10 @@ async def test_what_goes_wrong_is_said(start: Start) -> None:
         await page.get_by_role("button", name="Try again").click()
         await expect(page.locator("#history-state")).to_contain_text("Nothing was recorded")
         port = server.port
+        await page.set_viewport_size({"width": 360, "height": 740})
         await server.app.stop()
         await expect(page.locator("#state")).to_have_text("Reconnecting…")
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360
         await expect(page.locator("#notice")).to_contain_text("The server does not answer.")
         await start(port=port)
         await expect(page.locator("#state")).to_have_text("Live", timeout=20_000)

@@ -4,6 +4,7 @@ import { byId, clock, el, tell } from "./dom.js";
 
 const EVENTS_MOST = 30;
 const LOAD_AFTER_MS = 300;
+const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
 
 export class Bounties {
   #realtime = null;
@@ -61,9 +62,9 @@ export class Bounties {
         tell(error.message, { isError: true });
       }
     };
-    const amount = amountCents ? ` $${(amountCents / 100).toFixed(2)}` : "";
+    const amount = amountCents ? ` ${dollars.format(amountCents / 100)}` : "";
     return el("li", { "data-bounty": id },
-      el("p", {}, el("b", {}, title), amount, " ", el("span", { class: "status", "data-status": status }, status)),
+      el("p", {}, el("b", { dir: "auto" }, title), amount, " ", el("span", { class: "status", "data-status": status }, status)),
       el("form", { onsubmit: change }, choice, el("button", { type: "submit" }, "Change")),
     ); // prettier-ignore
   }
@@ -79,7 +80,7 @@ export class Bounties {
     }
     const title = bounty?.title ?? `${id.slice(0, 8)}…`;
     const again = replayed ? el("span", { class: "muted" }, " missed, sent again") : null;
-    const row = el("li", {}, el("span", { class: "muted" }, `#${eventId} ${clock(timestamp)} `), el("b", {}, title),
+    const row = el("li", {}, el("span", { class: "muted" }, `#${eventId} ${clock(timestamp)} `), el("b", { dir: "auto" }, title),
       " is ", el("span", { class: "status", "data-status": status }, status), again); // prettier-ignore
     const list = byId("bounty-events");
     list.querySelector(".nothing")?.remove();

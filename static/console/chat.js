@@ -17,6 +17,7 @@ export class Chat {
   #cursors = new Map(); // person → {delivered, read}
   #typing = new Set();
   #lastSeen = new Map();
+  #isAtEnd = true; // whoever reads the newest goes on doing so, whatever grows
   #list = byId("messages");
   #text = byId("text");
 
@@ -35,6 +36,8 @@ export class Chat {
         this.#send();
       }
     });
+    this.#list.addEventListener("scroll", () => (this.#isAtEnd = this.#isDown()), { passive: true });
+    new ResizeObserver(() => this.#isAtEnd && this.#scrollDown()).observe(this.#list);
     byId("auto-read").addEventListener("change", () => this.#sayRead());
     document.addEventListener("visibilitychange", () => this.#sayRead());
   }
@@ -109,12 +112,14 @@ export class Chat {
       // Later on the client library knows by itself what is missing, more than a page of it too.
       if (newest && !(conversationId in realtime.positions)) realtime.startAfter(conversationId, newest.seq);
       this.#showPage(page);
-      for (const message of realtime.pending) if (message.conversationId === conversationId) this.#showOwn(message);
-      this.#scrollDown();
       if (isAnother) this.#onOpen();
     } catch (error) {
+      if (realtime !== this.#realtime || conversationId !== this.#current?.id) return;
+      if (isAnother) this.#reset("What was said here can't be had now. It comes when the connection is back.");
       tell(`Messages: ${error.message}`, { isError: true });
     }
+    for (const message of realtime.pending) if (message.conversationId === conversationId) this.#showOwn(message);
+    this.#scrollDown();
   }
 
   #showPage({ messages, hasMore }) {
@@ -181,10 +186,22 @@ export class Chat {
     sent.then((ack) => this.#acked(message, ack), (error) => {
       const bubble = this.#bubbles.get(message.clientMessageId);
       if (!bubble || error.code === "CLOSED") return;
+      const wasDown = this.#isDown();
       this.#setStatus(bubble, "failed");
       const again = el("button", { type: "button", class: "link", onclick: () => this.#showOwn(message) }, "Try again");
-      bubble.foot.replaceChildren(`${error.message} `, again);
+      const edit = el("button", { type: "button", class: "link", onclick: () => this.#takeBack(message) }, "Edit");
+      bubble.foot.replaceChildren(`${error.message} `, again, edit);
+      if (wasDown) this.#scrollDown();
     });
+  }
+
+  /** Put a message that was refused back where it was written; what is being written there stays, after it. */
+  #takeBack({ clientMessageId, text }) {
+    this.#bubbles.get(clientMessageId).element.remove();
+    this.#bubbles.delete(clientMessageId);
+    this.#text.value = [text, this.#text.value].filter(Boolean).join("\n");
+    this.#grow();
+    this.#text.focus();
   }
 
   /** A reconnect's history may have shown the message already, without the key that we know it by. */
@@ -308,7 +325,7 @@ export class Chat {
       const isOnline = isOpen && (isMe || this.#realtime.online.has(id));
       const seen = !isOnline && this.#lastSeen.has(id) ? `, last seen ${clock(this.#lastSeen.get(id)).slice(0, 5)}` : "";
       const text = isOpen ? `${isOnline ? "online" : "offline"}${seen}` : "unknown";
-      const name = el("b", {}, isMe ? `${handle} (you)` : handle);
+      const name = el("b", { dir: "auto" }, isMe ? `${handle} (you)` : handle);
       return el("li", { "data-online": String(isOnline) }, name, ` ${text}`);
     });
     byId("people").replaceChildren(...people);
@@ -328,10 +345,10 @@ export class Chat {
 }
 
 function newBubble(isOwn, name) {
-  const text = el("p");
+  const text = el("p", { dir: "auto" });
   const foot = el("div", { class: "foot" });
   const ticks = el("span", { class: "ticks", role: "img" });
-  const who = el("b", { class: isOwn ? "hidden" : "" }, isOwn ? "You" : name);
+  const who = el("b", { class: isOwn ? "hidden" : "", dir: "auto" }, isOwn ? "You" : name);
   const element = el("article", { class: isOwn ? "bubble own" : "bubble" }, who, text, foot);
   if (!isOwn) ticks.hidden = true;
   return { element, text, foot, ticks, message: null };

@@ -9,6 +9,8 @@ import { Frames } from "./frames.js";
 import { Network } from "./network.js";
 import { showSnippet } from "./snippet.js";
 
+// Whoever a pasted token is. Not the choice that asks for one: chosen again, that has to be a change.
+const PASTED = "pasted";
 // Where the demonstration's conversation is not ours, the snippet needs some name for it.
 const SOME_CONVERSATION = "c0000000-0000-4000-8000-000000000003";
 
@@ -46,7 +48,8 @@ class Console {
     const handles = this.#setup.makesTokens ? Object.keys(this.#setup.people) : [];
     const options = handles.map((handle) => el("option", { value: handle }, handle));
     const nobody = el("option", { value: "", hidden: true }, "nobody");
-    byId("person").append(nobody, ...options, el("option", { value: "token" }, "a token…"));
+    const pasted = el("option", { value: PASTED, hidden: true }, "by a token");
+    byId("person").append(nobody, ...options, pasted, el("option", { value: "token" }, "a token…"));
     byId("start-people").hidden = handles.length === 0;
     byId("start-title").textContent = handles.length ? "Who do you want to be?" : "Connect with a token";
     const buttons = handles.map((handle) =>
@@ -81,12 +84,14 @@ class Console {
     if (!isToken) return;
     byId("token").value = byId("start-error").textContent = "";
     history.replaceState(null, "", location.pathname);
-    this.#become("token", () => token);
+    this.#become(PASTED, () => token);
   }
 
   async #fetchToken(user) {
     const body = JSON.stringify({ user });
-    const answer = await this.#network.fetch("/console/token", { method: "POST", body });
+    const answer = await this.#network.fetch("/console/token", { method: "POST", body }).catch(() => {
+      throw new Error("The server can't be reached.");
+    });
     const { token, message } = await answer.json();
     if (!token) throw new Error(message);
     return token;
@@ -96,7 +101,7 @@ class Console {
   #become(name, getToken) {
     if (byId("start").open) byId("start").close();
     byId("person").value = byId("person").dataset.now = name;
-    document.title = `${name} · BountyExpo Realtime console`;
+    document.title = `${name === PASTED ? "by a token" : name} · BountyExpo Realtime console`;
     this.#offerOther(name);
     for (const socket of Object.values(this.#sockets ?? {})) socket.close();
     const { WebSocket, fetch } = this.#network;
@@ -130,8 +135,10 @@ class Console {
   }
 
   #gaveUp(socket, error) {
-    tell(`${socket}: ${error.message}`, { isError: true });
-    if (socket !== "messages" || byId("person").value !== "token") return;
+    if (socket !== "messages" || byId("person").value !== PASTED) {
+      tell(`${socket}: ${error.message}`, { isError: true });
+      return;
+    }
     byId("start-error").textContent = error.message;
     byId("start").showModal();
     byId("token").focus();
@@ -177,7 +184,7 @@ function describe({ state, code, error, retryInMs, attempt }) {
   if (state === "open") return { text: "open" };
   if (state === "connecting") return { text: attempt ? `connecting, attempt ${attempt + 1}` : "connecting" };
   if (state === "waiting") {
-    return { text: `lost${why && ` (${why})`}, again in ${(retryInMs / 1000).toFixed(1)} s`, isError: true };
+    return { text: `lost, again in ${(retryInMs / 1000).toFixed(1)} s${why && ` (${why})`}`, isError: true };
   }
   return { text: `closed${why && ` (${why})`}`, isError: Boolean(error) };
 }

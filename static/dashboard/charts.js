@@ -2,6 +2,9 @@
 
 import { make } from "./elements.js";
 
+// Steps of an axis of whole numbers: 1, 2, 5, 10, … a billion.
+const WHOLE = [...Array(10).keys()].flatMap((power) => [1, 2, 5].map((factor) => factor * 10 ** power));
+
 let loading = null;
 const charts = new Set();
 
@@ -35,6 +38,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
  * @param options.axisTime   the same for the axis, where there is less room
  * @param options.stepS      seconds from one value to the next
  * @param options.utc        whether the time axis is UTC's
+ * @param options.whole      whether the axis has whole numbers only: there is no half message
  * @param options.top        a fixed upper end, where there is one
  * @param options.empty      what to say when there is nothing to draw
  * @param options.table      whether the numbers are also there as a table
@@ -117,6 +121,7 @@ export class Chart {
         { ...axis, space: 64, values: (_, splits) => splits.map((time) => this.options.axisTime(new Date(time * 1000))) },
         {
           ...axis, size: 50, space: 34, values: (_, splits) => splits.map(shown),
+          ...(this.options.whole ? { incrs: WHOLE } : {}),
           grid: { show: true, stroke: color("line"), width: 1 },
         },
       ],
@@ -135,7 +140,7 @@ export class Chart {
     }
     if (kind === "area") series.fill = stroke.replace(/^rgb\((.*)\)$/, "rgba($1, 0.14)");
     // A lone value between gaps is a point, or it would not be seen.
-    series.points = { show: true, size: 4, fill: stroke, filter: (_, place) => lonely(this.data[place]) };
+    series.points = { show: true, size: 6, fill: stroke, filter: (_, place) => lonely(this.data[place]) };
     return series;
   }
 

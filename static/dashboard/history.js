@@ -90,7 +90,7 @@ export class History {
     const common = {
       time, axisTime: (date) => stepAxis(date, stepS), stepS, utc: stepS >= 86400, table: true, note,
     };
-    const perStep = { ...common, value: count, axis: compact };
+    const perStep = { ...common, value: count, axis: compact, whole: true };
     this.charts = {
       messages: new Chart({ ...perStep, title: "Messages", empty: "No message in this span.",
         series: [{ label: "Messages", color: "one", kind: "bars" }] }),
@@ -101,7 +101,7 @@ export class History {
       rates: new Chart({ ...common, title: "Delivered and read", value: share, axis: share, top: 1,
         empty: "No message in this span, so nothing to deliver.",
         series: [{ label: "Delivered", color: "two", kind: "line" }, { label: "Read", color: "one", kind: "line" }] }),
-      waits: new Chart({ ...common, title: "Time to them", value: seconds, note: "median", axis: seconds,
+      waits: new Chart({ ...common, title: "Time until delivered and read", value: seconds, note: "median", axis: seconds,
         empty: "Nothing was delivered or read in this span.",
         series: [{ label: "Read", color: "one", kind: "line" }, { label: "Delivered", color: "two", kind: "line" }] }),
       conversations: new Chart({ ...perStep, title: "New conversations", empty: "No conversation was begun in this span.",

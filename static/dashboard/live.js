@@ -18,7 +18,8 @@ const PARTS = { database: "Database", eventRelay: "Event relay", websocket: "Web
 
 const TILES = [
   { key: "connections", label: "Connections", text: count,
-    about: (sample) => `${count(sample.messagingConnections)} messaging · ${count(sample.eventConnections)} events` },
+    about: (sample) => `${count(sample.messagingConnections)} messaging · ${count(sample.eventConnections)} events`
+      + ` · ${count(sample.connections - sample.messagingConnections - sample.eventConnections)} dashboard` },
   { key: "peopleOnline", label: "People online", text: count, about: () => "with a messaging socket" },
   { key: "rooms", label: "Rooms", text: count, about: () => "conversations with somebody online" },
   { key: "messages", label: "Messages a second", text: count, about: (_, kept) => `${count(sum(kept, "messages"))} in five minutes` },
@@ -35,7 +36,7 @@ export class Live {
     this.tiles = TILES.map((tile) => new Tile(tile));
     at("tiles").replaceChildren(...this.tiles.map((tile) => tile.element));
     this.throughput = new Chart({
-      title: "Throughput", note: "a second", time: clock, axisTime: clock, value: count, axis: compact,
+      title: "Throughput", note: "a second", time: clock, axisTime: clock, value: count, axis: compact, whole: true,
       empty: "No message in the last five minutes.",
       series: [
         { label: "Deliveries", color: "two", kind: "area" },
@@ -79,7 +80,7 @@ export class Live {
       "Readers that lag behind": count(inside.laggingConnections),
       "Event loop is late by": millis(inside.loopLagMs),
     });
-    showCounts(at("errors"), errors, () => "", () => true, "No error told.");
+    showCounts(at("errors"), errors, () => "", () => true, "No error sent.");
     showCounts(at("closes"), closes, (code) => CLOSE_MEANINGS[code] ?? "", (code) => FAULTS.has(code), "No socket closed.");
   }
 
