@@ -82,6 +82,19 @@ export interface Conversation {
   lastSeq: number;
 }
 
+/** Something to know; sent again at each connect until it is read, then with `replayed`. */
+export interface AppNotification {
+  type: "notification.new";
+  id: string;
+  notificationType:
+    "applications" | "acceptances" | "completions" | "payments" | "messages" | "follows" | "reminders" | "system";
+  title: string;
+  body: string;
+  data: any;
+  timestamp: string;
+  replayed?: true;
+}
+
 export interface Connected {
   type: "connected";
   message: string;
@@ -184,6 +197,9 @@ export interface RealtimeEvents extends SharedEvents {
   "typing.start": Typing;
   "typing.stop": Typing;
   "presence.update": Presence;
+  "notification.new": AppNotification;
+  /** Read on some device. */
+  "notification.read": { type: "notification.read"; ids: string[]; timestamp: string };
   "conversation.new": { type: "conversation.new"; conversation: Conversation };
   "notification.new": Notification;
   /** Read on some device, or gone. */

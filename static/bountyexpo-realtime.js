@@ -514,7 +514,7 @@ class Receipts {
       cursor.read.sent = cursor.read.confirmed;
       cursor.delivered.sent = cursor.delivered.confirmed;
     }
-    this.stop();
+    this.#stop();
     this.#later(afterMs);
   }
 
@@ -526,7 +526,13 @@ class Receipts {
     this.#cursors.clear();
   }
 
-  stop() {
+  /** Send what is gathered, as long as there is a socket. */
+  close() {
+    this.#flush();
+    this.#stop();
+  }
+
+  #stop() {
     this.#timer = clearTimeout(this.#timer);
   }
 
@@ -707,9 +713,9 @@ export class Realtime extends Emitter {
   }
 
   close() {
+    this.#receipts.close();
     this.#lost(1000);
     this.#link.stop();
-    this.#receipts.stop();
     this.#outbox.close();
     this.emit("closed");
   }

@@ -684,6 +684,21 @@ def test_a_storage_in_trouble(node: Node, live: LiveServer) -> None:
     assert seen == [[], ["locked"], True]
 
 
+def test_what_was_read_last_is_said(node: Node, live: LiveServer) -> None:
+    """Whoever reads and closes at once has read it for the others too."""
+    script = Script(node, live.url)
+    script(
+        """
+        const alice = client(alice_token), bob = client(bob_token);
+        await alice.connect(); await bob.connect();
+        bob.on("message", ({ seq }) => { bob.markRead(CHAT, seq); bob.close(); });
+        await alice.send(CHAT, "read this");
+        await until(() => alice.log["message.read"].length === 1, 3000);
+        """,
+        **TOKENS,
+    )
+
+
 def test_a_clock_that_is_set(node: Node, live: LiveServer) -> None:
     """An hour back or forth, nobody is silent for it."""
     script = Script(node, live.url)
