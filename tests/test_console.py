@@ -288,6 +288,11 @@ def test_frames_are_filtered_and_looked_at(tab: Open) -> None:
     expect(alice.locator("#list")).to_have_attribute("aria-activedescendant", shown.get_attribute("id") or "none")
     alice.keyboard.press("Escape")
     expect(alice.locator("#detail")).to_be_hidden()
+    for leave in ("Enter", "Escape"):
+        alice.keyboard.press("ArrowUp")
+        alice.get_by_role("button", name="Close").press(leave)
+        expect(alice.locator("#detail")).to_be_hidden()
+        expect(alice.locator("#list")).to_be_focused()
 
 
 def test_by_keyboard_alone(tab: Open, live: LiveServer) -> None:

@@ -362,6 +362,7 @@ async def test_for_everybody(server: Server, scheme: str) -> None:
         await page.get_by_label("Access token").fill(admin())
         await page.keyboard.press("Enter")
         await expect(page.locator("#history-state")).to_contain_text("Nothing was recorded")
+        await expect(page.get_by_role("main")).to_be_focused()
         await expect(page.get_by_text("No message in the last five minutes.", exact=True)).to_be_visible()
         assert await findings(page) == []
         await one.say(chat, "hello")

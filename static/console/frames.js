@@ -24,7 +24,7 @@ export const FAMILIES = {
 };
 const FAMILY_OF = [
   [/^message\.(delivered|read)$/, "receipt"],
-  [/^(message|conversation)\./, "message"],
+  [/^(message|conversation|notification)\./, "message"],
   [/^(typing|presence)/, "presence"],
   [/^(bounty|subscribe|subscribed|unsubscribe)/, "bounty"],
   [/^(replay|sync)/, "sync"],
@@ -33,7 +33,7 @@ const FAMILY_OF = [
 ];
 // What a row shows of a frame besides its type, the most telling first.
 const TELLING = [
-  "text", "code", "message", "status", "isTyping", "isOnline", "seq", "count", "truncated", "eventId",
+  "text", "title", "body", "code", "message", "status", "isTyping", "isOnline", "seq", "count", "truncated", "eventId",
   "reconnectAfterMs", "retryAfterMs", "duplicate", "replayed", "conversations", "bountyIds", "expiresAt", "ts",
   "userId", "senderId", "id", "conversationId",
 ];
@@ -65,7 +65,8 @@ export class Frames {
     byId("clear").addEventListener("click", () => this.#clear());
     byId("newest").addEventListener("click", () => this.#follow());
     byId("copy-frame").addEventListener("click", () => copy(byId("detail-text").textContent, byId("detail-text")));
-    byId("close-detail").addEventListener("click", () => this.#select(null));
+    byId("close-detail").addEventListener("click", () => this.#closeDetail());
+    byId("detail").addEventListener("keydown", ({ key }) => key === "Escape" && this.#closeDetail());
     new ResizeObserver(() => this.#later()).observe(this.#list);
   }
 
@@ -247,6 +248,12 @@ export class Frames {
     const { scrollTop, clientHeight } = this.#list;
     if (top < scrollTop) this.#list.scrollTop = top;
     else if (top + ROW_PX > scrollTop + clientHeight) this.#list.scrollTop = top + ROW_PX - clientHeight;
+  }
+
+  /** The keyboard goes on where the frame was chosen. */
+  #closeDetail() {
+    this.#select(null);
+    this.#list.focus();
   }
 
   #select(entry) {

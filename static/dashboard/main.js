@@ -24,6 +24,7 @@ else ask("");
 
 function open() {
   say(at("token-error"), "");
+  if (at("sign-in").contains(document.activeElement)) at("main").focus({ preventScroll: true });
   show("sign-in", false);
   show("board", true);
   show("sign-out", true);
