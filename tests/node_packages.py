@@ -1,4 +1,4 @@
-"""Node and the npm packages that tests of the documents need, installed once into tests/.node."""
+"""Node and the npm packages that tests need, installed once into tests/.node."""
 
 import fcntl
 import hashlib
