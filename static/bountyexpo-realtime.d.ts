@@ -90,8 +90,9 @@ export interface AppNotification {
     "applications" | "acceptances" | "completions" | "payments" | "messages" | "follows" | "reminders" | "system";
   title: string;
   body: string;
-  data: any;
+  data: unknown;
   timestamp: string;
+  /** It was there before this connection. */
   replayed?: true;
 }
 
@@ -105,19 +106,6 @@ export interface Connected {
   onlineUserIds: string[];
   heartbeatIntervalMs: number;
   expiresAt: string;
-}
-
-/** Something to know, sent at each connect until it is read. */
-export interface Notification {
-  type: "notification.new";
-  id: string;
-  notificationType: string;
-  title: string;
-  body: string;
-  data: unknown;
-  timestamp: string;
-  /** It was there before this connection. */
-  replayed?: true;
 }
 
 /** One committed change of a bounty. `eventId` rises by one per event. */
@@ -198,12 +186,9 @@ export interface RealtimeEvents extends SharedEvents {
   "typing.stop": Typing;
   "presence.update": Presence;
   "notification.new": AppNotification;
-  /** Read on some device. */
-  "notification.read": { type: "notification.read"; ids: string[]; timestamp: string };
-  "conversation.new": { type: "conversation.new"; conversation: Conversation };
-  "notification.new": Notification;
   /** Read on some device, or gone. */
   "notification.read": { type: "notification.read"; ids: string[]; timestamp: string };
+  "conversation.new": { type: "conversation.new"; conversation: Conversation };
   connected: Connected;
   joined: { type: "joined"; conversationId: string };
   left: { type: "left"; conversationId: string };
