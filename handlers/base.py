@@ -4,6 +4,7 @@ With ``rest.py`` and ``socket.py`` this is the one place that turns an ``AppErro
 frame or a close code.
 """
 
+import asyncio
 import re
 import time
 from typing import Any
@@ -18,6 +19,13 @@ from protocol.outbound import encode_body, new_id
 from services.auth import Identity
 
 log = structlog.get_logger()
+
+# An answer has REQUEST_TIMEOUT_S and as long as it takes at this pace, a slow phone's; then whoever asked for it, and
+# does not read it, is let go of.
+_SLOWEST_BYTES_A_S = 65_536
+# What one user, else one address, may leave unread at a time. The largest page of history is 3 MiB: two hundred times
+# 4000 characters of four bytes. Past it nobody is reading, and each request would be as much memory.
+MAX_UNREAD_BYTES = 4 * 1024 * 1024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HTTP_ERRORS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
@@ -127,6 +135,39 @@ class BaseHandler(web.RequestHandler):
             self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(encode_body(value))
+
+    def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
+        """Send the answer, for as long as the client takes it and has not left too many others unread."""
+        connection: Any = self.request.connection
+        unread, key, size, stream = self.context.unread, self.counted_by, len(chunk or b""), connection.stream
+        if unread[key] > MAX_UNREAD_BYTES:
+            log.warning("request.unread", request_id=self.request_id, unread_bytes=unread[key])
+            stream.close()
+        taken = super().finish(chunk)
+        if not taken.done():
+            unread[key] += size
+
+            def let_go() -> None:
+                stream.close()
+                settle()
+
+            def settle(_: Any = None) -> None:
+                if not letting_go.cancelled():
+                    letting_go.cancel()
+                    unread[key] -= size
+                    if not unread[key]:
+                        del unread[key]
+
+            seconds = self.context.settings.request_timeout_s + size / _SLOWEST_BYTES_A_S
+            letting_go = asyncio.get_running_loop().call_later(seconds, let_go)
+            # Tornado forgets it where the connection ends while a body is still read: then the timer settles.
+            taken.add_done_callback(settle)
+        return taken
+
+    @property
+    def counted_by(self) -> str:
+        """What limits count a request by: its user, else its address."""
+        return (self.identity.user_id if self.identity else None) or self.address
 
     def _takes(self, method: str) -> bool:
         name = ("get" if method == "HEAD" else method).lower()

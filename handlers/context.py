@@ -1,5 +1,6 @@
 """What every handler is given, and who a request comes from."""
 
+import collections
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -78,6 +79,8 @@ class Context(Struct, kw_only=True):
     document: Callable[[str], bytes]
     # Those that no answer has been given to yet.
     requests: WeakSet[Any] = msgspec.field(default_factory=WeakSet)
+    # Bytes of answers that were given and not taken yet, by what limits count requests by.
+    unread: collections.Counter[str] = msgspec.field(default_factory=collections.Counter)
 
     @property
     def busy(self) -> bool:

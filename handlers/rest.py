@@ -131,7 +131,7 @@ class RestHandler(BaseHandler):
         limiter = self.context.rest_rate
         if not limiter.rate:
             return
-        key = (self.identity.user_id if self.identity else None) or self.address
+        key = self.counted_by
         wait_s = limiter.take(key)
         self.set_header("X-RateLimit-Limit", str(int(limiter.burst)))
         self.set_header("X-RateLimit-Remaining", str(limiter.remaining(key)))
