@@ -28,7 +28,7 @@ from services.expo import (
     Refused,
     Unavailable,
 )
-from services.push_rules import Drop, Rules, Wait
+from services.push_rules import Drop, Rules, Send, Wait
 from storage.push import LEASE_S, Due, Pushes
 
 log = structlog.get_logger()
@@ -181,7 +181,7 @@ class Push:
         groups: dict[tuple[str | None, ...], list[Due]] = {}
         drops, waits = [], []
         for due in dues:
-            verdict = push_rules.verdict(due, self._rules, now)
+            verdict = self._judge(due, now)
             if isinstance(verdict, Drop):
                 drops.append((due.id, verdict.reason))
             elif isinstance(verdict, Wait):
@@ -199,6 +199,13 @@ class Push:
             for group in groups.values()
             if (badge := badges.get(group[0].token)) is not None  # else it is gone, and the next claim will say so
         ]
+
+    def _judge(self, due: Due, now: datetime) -> Drop | Wait | Send:
+        try:
+            return push_rules.verdict(due, self._rules, now)
+        except Exception:  # a fault of ours, and it would keep back all that were claimed with it, again and again
+            log.exception("push.not_judged", row=due.id)
+            return Drop("withdrawn")
 
     async def _send(self, pushes: list[_Push]) -> None:
         began = time.monotonic()

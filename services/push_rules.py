@@ -86,13 +86,13 @@ def quiet_for(due: Due, now: datetime) -> timedelta:
     try:
         local = now.astimezone(ZoneInfo(due.quiet_time_zone))
         hour, minute = map(int, end.split(":"))
+        until = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # written past the server: they are no quiet hours
         return timedelta()
     clock = local.strftime("%H:%M")
     is_quiet = start <= clock < end if start <= end else clock >= start or clock < end
     if not is_quiet:
         return timedelta()
-    until = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
     if until <= local:
         until += timedelta(days=1)
     # Between moments, not wall clocks: a night in which the clock is set is an hour longer or shorter.

@@ -187,7 +187,7 @@ def _preferences(row: Row) -> Preferences:
     start, end, time_zone = row[len(KINDS) : len(KINDS) + 3]
     quiet = None
     if start and end and time_zone:
-        with contextlib.suppress(ValueError):  # written past the server: they are no quiet hours
-            quiet = QuietHours(start=start, end=end, time_zone=time_zone)
+        with contextlib.suppress(msgspec.ValidationError):  # written past the server: they are no quiet hours
+            quiet = msgspec.convert({"start": start, "end": end, "timeZone": time_zone}, QuietHours)
     muted = row[-1][1:-1].split(",") if row[-1] else []
     return Preferences(**enabled, quiet_hours=quiet, muted_conversation_ids=muted)

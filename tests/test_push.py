@@ -265,6 +265,25 @@ async def test_who_wants_none_gets_none(start: Start, expo: ExpoStandIn) -> None
     assert [message["channelId"] for message in expo.messages] == ["messages", "default", "default"]
 
 
+async def test_nonsense_in_the_table_keeps_nothing_back(start: Start, expo: ExpoStandIn) -> None:
+    """Quiet hours that no clock has, written past the server, are none, for their owner and for all others."""
+    server = await start(**pushing(expo))
+    alice, bob, chat = await server.pair()
+    carol, dave, other_chat = await server.pair()
+    tokens = {await device(server, bob), await device(server, dave)}
+    server.sql(
+        "INSERT INTO notification_preferences (user_id, quiet_start, quiet_end, quiet_time_zone)"
+        " VALUES (%s, '00:00', '24:00', 'UTC')",
+        bob,
+    )
+    await write(server, alice, chat, "hello")
+    await write(server, carol, other_chat, "hello")
+    await settled(server)
+    assert {message["to"] for message in expo.messages} == tokens
+    answer = await server.rest("GET", "/api/notification-preferences", user=bob)
+    assert answer.body["quietHours"] is None
+
+
 async def test_a_device_that_changed_hands(start: Start, expo: ExpoStandIn) -> None:
     """What was queued for its earlier owner is not shown to the next."""
     server, alice, _, chat, token = await scene(start, expo)

@@ -68,6 +68,8 @@ def test_verdict(fields: dict[str, Any], expected: object) -> None:
         ("13:00", "15:00", "Mars/Olympus", 0),
         ("13:00", "15:00", "../../etc/passwd", 0),
         ("13:00", "3 pm", "Europe/Berlin", 0),
+        ("13:00", "24:00", "Europe/Berlin", 0),
+        ("13:00", "14:99", "Europe/Berlin", 0),
     ],
 )
 def test_quiet_hours(start: str, end: str, zone: str, minutes: int) -> None:
