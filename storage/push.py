@@ -83,15 +83,19 @@ _CLAIM = Statement(
         ) ORDER BY q.due_at LIMIT $4 FOR UPDATE SKIP LOCKED
     ), claimed AS (
         UPDATE push_queue q SET claimed_by = $1 FROM picked p WHERE q.id = p.id
+    ), unread AS (
+        SELECT b.user_id, realtime_unread(b.user_id) AS count
+        FROM (SELECT DISTINCT user_id FROM picked WHERE what = 'badge') b
     )
     SELECT q.id, q.token, q.user_id, q.what, extract(epoch FROM now() - q.first_at)::float8,
         t.token IS NOT NULL, realtime_online(q.user_id), coalesce(CASE coalesce(n.type, 'messages') {_ENABLED}
             ELSE f.system_enabled END, true), coalesce(me.muted, false), f.quiet_start, f.quiet_end, f.quiet_time_zone,
-        q.what = 'badge' AND realtime_unread(q.user_id) = t.badge_sent,
+        q.what = 'badge' AND u.count = t.badge_sent,
         q.conversation_id, q.sender_id, s.username, coalesce(missed.count, 0), m.id, left(m.text, 1000),
         n.id, n.type, left(n.title, 1000), left(n.body, 1000), left(n.data ->> 'bountyId', 64)
     FROM picked q
     LEFT JOIN realtime_push_tokens t ON t.token = q.token AND t.user_id = q.user_id
+    LEFT JOIN unread u ON u.user_id = q.user_id
     LEFT JOIN notification_preferences f ON f.user_id = q.user_id
     LEFT JOIN profiles s ON s.id = q.sender_id
     LEFT JOIN conversation_participants me ON me.conversation_id = q.conversation_id AND me.user_id = q.user_id
@@ -122,10 +126,12 @@ _SHOW = Statement(
     """
     UPDATE push_tokens t SET badge_sent = u.unread
     FROM (
-        SELECT o.token, o.user_id, realtime_unread(o.user_id) AS unread
-        FROM unnest($1) AS i (token) JOIN realtime_push_tokens o ON o.token = i.token
+        SELECT person.tokens, person.user_id, realtime_unread(person.user_id) AS unread FROM (
+            SELECT o.user_id, array_agg(o.token) AS tokens
+            FROM unnest($1) AS i (token) JOIN realtime_push_tokens o ON o.token = i.token GROUP BY o.user_id
+        ) person
     ) u
-    WHERE t.token = u.token AND t.user_id = u.user_id RETURNING t.token, t.badge_sent
+    WHERE t.token = ANY (u.tokens) AND t.user_id = u.user_id RETURNING t.token, t.badge_sent
     """,
 )
 # Expo has answered: these are sent and never again, whatever happens. Who has read in the moment between counting and

@@ -217,6 +217,32 @@ async def test_the_badge_is_what_the_list_counts(start: Start, expo: ExpoStandIn
     assert expo.messages[-1]["badge"] == sum(one["unreadCount"] for one in listed) == 2
 
 
+async def test_a_badge_that_counts_much_keeps_nobody_waiting(start: Start, expo: ExpoStandIn) -> None:
+    """Somebody who reads nothing, on many devices, costs one count, and one with an end."""
+    server = await start(**pushing(expo, request_timeout_s=0.5))
+    alice, bob, chat = await server.pair()
+    tokens = {await device(server, bob) for _ in range(20)}
+    server.sql(
+        """
+        WITH made AS (
+            INSERT INTO conversations (is_group) SELECT true FROM generate_series(1, 100) RETURNING id
+        ), people AS (
+            INSERT INTO conversation_participants (conversation_id, user_id)
+            SELECT id, person::uuid FROM made, unnest(ARRAY[%s, %s]) AS p (person)
+        ), written AS (
+            INSERT INTO messages (conversation_id, sender_id, text, seq)
+            SELECT id, %s, 'unread', n FROM made, generate_series(1, 1000) n
+        )
+        SELECT 1
+        """,
+        alice, bob, alice,
+    )  # fmt: skip
+    server.sql("UPDATE conversations SET last_seq = 1000 WHERE is_group")
+    await write(server, alice, chat, "hello")
+    await settled(server)
+    assert {message["to"]: message["badge"] for message in expo.messages} == dict.fromkeys(tokens, 10_000)
+
+
 async def test_preview_off_sends_no_text(start: Start, expo: ExpoStandIn) -> None:
     """Neither of messages nor of notifications."""
     server, alice, bob, chat, _ = await scene(start, expo, push_preview="off")
