@@ -36,6 +36,8 @@ class Notifications:
         self._told: dict[Connection, frozenset[str]] = {}
         # Sockets that want only what comes from now on.
         self._skipping: set[Connection] = set()
+        # What was there when a socket came, of those that could not take all of it at once.
+        self._replaying: dict[Connection, set[str]] = {}
         self._woken: set[str] = set()
         self._telling: asyncio.Task[None] | None = None
 
@@ -54,6 +56,7 @@ class Notifications:
         """A socket has closed."""
         self._told.pop(connection, None)
         self._skipping.discard(connection)
+        self._replaying.pop(connection, None)
 
     def changed(self, user_id: str | None) -> None:
         """What this person has not read has changed, or (None) anybody's may have, unnoticed."""
@@ -80,8 +83,8 @@ class Notifications:
                 except AppError:
                     self._woken |= people
                     await asyncio.sleep(_RETRY_S)
-        except Exception:
-            log.exception("notifications.telling_failed")
+                except Exception:  # the others are told all the same
+                    log.exception("notifications.telling_failed")
         finally:
             self._telling = None
 
@@ -99,19 +102,29 @@ class Notifications:
         return [connection for connection in self._registry.connections_of(user_ids) if not connection.closing]
 
     def _bring_up(self, connection: Connection, owed: list[Notification], read: set[str]) -> None:
-        """Tell one socket what it does not know of ``owed`` and ``read``."""
+        """Tell one socket what it does not know of ``owed`` and ``read``; one that lags behind the rest in a moment."""
         told = self._told.get(connection)
-        is_first = told is None
+        if told is None and connection not in self._skipping:
+            self._replaying[connection] = {notification.id for notification in owed}
         told = told or _NOTHING
         if not told.isdisjoint(read):
             connection.send(encode(NotificationRead(ids=sorted(told & read), timestamp=timestamp())))
         fresh = [notification for notification in owed if notification.id not in told]
+        replaying = self._replaying.get(connection, _NOTHING)
+        sent = len(fresh)
         if connection in self._skipping:
             self._skipping.discard(connection)
         else:
-            for notification in fresh:
-                connection.send(_frame(notification, replayed=is_first))
-        self._told[connection] = (told - read) | {notification.id for notification in fresh}
+            for place, notification in enumerate(fresh):
+                if connection.lagging:
+                    sent = place
+                    break
+                connection.send(_frame(notification, replayed=notification.id in replaying))
+        self._told[connection] = (told - read) | {notification.id for notification in fresh[:sent]}
+        if sent < len(fresh):
+            asyncio.get_running_loop().call_later(_RETRY_S, self.changed, connection.user_id)
+        else:
+            self._replaying.pop(connection, None)
 
 
 def _frame(notification: Notification, *, replayed: bool) -> bytes:

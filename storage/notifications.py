@@ -13,17 +13,21 @@ from storage.database import Database, Row, Statement, array
 
 _COLUMNS = "n.id, n.type, n.title, n.body, n.data::text, n.is_read, n.created_at"
 
-_PAGE = """
-    SELECT {columns} FROM notifications n
-    WHERE n.user_id = $1 {unread} AND ($3 IS NULL OR (n.created_at, n.id) < (
-        SELECT b.created_at, b.id FROM notifications b WHERE b.id = $3 AND b.user_id = $1
-    ))
-    ORDER BY n.created_at DESC, n.id DESC LIMIT $2
+_PAGE = f"""
+    SELECT {_COLUMNS} FROM notifications n
+    WHERE n.user_id = $1 {{condition}} ORDER BY n.created_at DESC, n.id DESC LIMIT $2
 """
-_KEYS = ("uuid", "int", "uuid")
-_ALL = Statement("notifications_page", _KEYS, _PAGE.format(columns=_COLUMNS, unread=""))
-_UNREAD = Statement(
-    "unread_notifications_page", _KEYS, _PAGE.format(columns=_COLUMNS, unread="AND n.is_read IS NOT TRUE")
+# By themselves, so that each is found by an index, however far back the page is.
+_AFTER = """
+    AND (n.created_at, n.id) < ((SELECT b.created_at FROM notifications b WHERE b.id = $3 AND b.user_id = $1), $3)
+"""
+_IS_UNREAD = "AND n.is_read IS NOT TRUE"
+_KEYS = ("uuid", "int")
+_ALL = Statement("notifications_page", _KEYS, _PAGE.format(condition=""))
+_UNREAD = Statement("unread_notifications_page", _KEYS, _PAGE.format(condition=_IS_UNREAD))
+_ALL_AFTER = Statement("notifications_page_after", (*_KEYS, "uuid"), _PAGE.format(condition=_AFTER))
+_UNREAD_AFTER = Statement(
+    "unread_notifications_page_after", (*_KEYS, "uuid"), _PAGE.format(condition=f"{_IS_UNREAD} {_AFTER}")
 )
 _COUNT = Statement(
     "count_unread_notifications",
@@ -38,13 +42,19 @@ _READ = Statement(
     "read_notifications",
     ("uuid", "uuid[]"),
     """
-    UPDATE notifications SET is_read = true WHERE user_id = $1 AND id = ANY ($2) AND is_read IS NOT TRUE RETURNING id
+    WITH marked AS (
+        UPDATE notifications SET is_read = true WHERE user_id = $1 AND id = ANY ($2) AND is_read IS NOT TRUE RETURNING 1
+    )
+    SELECT count(*) FROM marked
     """,
 )
 _READ_ALL = Statement(
     "read_all_notifications",
     ("uuid",),
-    "UPDATE notifications SET is_read = true WHERE user_id = $1 AND is_read IS NOT TRUE RETURNING id",
+    """
+    WITH marked AS (UPDATE notifications SET is_read = true WHERE user_id = $1 AND is_read IS NOT TRUE RETURNING 1)
+    SELECT count(*) FROM marked
+    """,
 )
 # What several people have not read, the newest of each, oldest first; then which of what they were told is unread.
 _OWED = Statement(
@@ -128,7 +138,10 @@ class Notifications:
         self, user_id: str, before: str | None, limit: int, *, unread: bool
     ) -> tuple[list[Notification], bool]:
         """Return a page, newest first, after the notification ``before``, and whether there are more."""
-        rows = await self._database.fetch(_UNREAD if unread else _ALL, (user_id, limit + 1, before))
+        if before is None:
+            rows = await self._database.fetch(_UNREAD if unread else _ALL, (user_id, limit + 1))
+        else:
+            rows = await self._database.fetch(_UNREAD_AFTER if unread else _ALL_AFTER, (user_id, limit + 1, before))
         return [_notification(row) for row in rows[:limit]], len(rows) > limit
 
     async def count_unread(self, user_id: str) -> int:
@@ -138,8 +151,10 @@ class Notifications:
     async def mark_read(self, user_id: str, ids: Iterable[str] | None) -> int:
         """Mark the user's own among ``ids`` (None: all) read, and return how many were not yet."""
         if ids is None:
-            return len(await self._database.fetch(_READ_ALL, (user_id,)))
-        return len(await self._database.fetch(_READ, (user_id, array(ids))))
+            rows = await self._database.fetch(_READ_ALL, (user_id,))
+        else:
+            rows = await self._database.fetch(_READ, (user_id, array(ids)))
+        return int(rows[0][0])
 
     async def owed(self, user_ids: Iterable[str], limit: int) -> list[Owed]:
         """Return the newest ``limit`` that each of these people has not read, oldest first."""
@@ -176,9 +191,10 @@ class Notifications:
 
 
 def _notification(row: Row) -> Notification:
+    # Its data is the app's: handed on as it is, however deep it goes.
     return Notification(
         id=row[0], kind=kind_of(row[1] or ""), title=row[2] or "", body=row[3] or "",
-        data=msgspec.json.decode(row[4]) if row[4] else {}, is_read=row[5] is True, created_at=timestamp(row[6]),
+        data=msgspec.Raw((row[4] or "{}").encode()), is_read=row[5] is True, created_at=timestamp(row[6]),
     )  # fmt: skip
 
 

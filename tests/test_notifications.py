@@ -1,11 +1,13 @@
 """In-app notifications: over REST, live, and again at each connect until they are read."""
 
+import json
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.faults import terminate_backends
 from tests.harness import Client, Server, token, until
+from tests.raw import TEXT, RawSocket, exchange
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -158,6 +160,7 @@ async def test_at_another_server(start: Start) -> None:
 
 async def test_what_a_lost_wake_up_hid_is_found(server: Server) -> None:
     """When the listening connection is back."""
+    await until(lambda: server.app.listener.connected)  # its coming up is a reason to look, too
     alice = await server.person()
     phone, _ = await connect(server, alice)
     server.sql("ALTER TABLE notifications DISABLE TRIGGER USER")
@@ -222,6 +225,48 @@ async def test_thousands_of_them(server: Server) -> None:
     await phone.nothing("notification.new")
 
 
+async def test_large_ones_are_no_reason_to_be_closed(server: Server) -> None:
+    """More at once than may wait for a slow reader: they come as they are read, each once and marked replayed."""
+    alice = await server.person()
+    server.sql(
+        "INSERT INTO notifications (user_id, title, body, created_at)"
+        " SELECT %s, 'n' || n, repeat('x', 50000), now() - n * interval '1 second' FROM generate_series(1, 200) n",
+        alice,
+    )
+    path = "/messages/subscribe"
+    async with RawSocket.open(server.port, path, Authorization=f"Bearer {token(alice)}") as phone:
+        await until(lambda: any(one.lagging for one in server.app.registry.connections_of([alice])))
+        late = notify(server, alice, "live")
+        told: list[dict[str, Any]] = []
+        while len(told) < 201:
+            opcode, payload = await phone.frame()
+            assert opcode == TEXT, payload
+            frame = json.loads(payload)
+            told += [frame] if frame["type"] == "notification.new" else []
+    assert [frame["title"] for frame in told] == [*(f"n{number}" for number in range(200, 0, -1)), "live"]
+    assert all(frame.get("replayed") for frame in told[:-1]) and "replayed" not in told[-1]
+    assert told[-1]["id"] == late
+    await until(lambda: not server.app.notifications._replaying)
+
+
+async def test_data_however_deep_is_handed_on(server: Server) -> None:
+    """As it stands in the table; what is odd about one person's keeps nothing from others."""
+    alice, bob = await server.person(), await server.person()
+    deep = f'{{"list": {"[" * 3000}{"]" * 3000}}}'  # deeper than any decoder here goes
+    bobs = await server.messages(bob)
+    authorization = f"Bearer {token(alice)}"
+    async with RawSocket.open(server.port, "/messages/subscribe", Authorization=authorization) as phone:
+        while b'"replay.complete"' not in (await phone.frame())[1]:
+            pass
+        server.sql("INSERT INTO notifications (user_id, title, data) VALUES (%s, 'deep', %s)", alice, deep)
+        notify(server, bob, "plain")
+        assert (await bobs.get("notification.new"))["title"] == "plain"
+        assert deep.encode() in (await phone.frame())[1]
+    head = f"GET /api/notifications HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n"
+    answer = await exchange(server.port, f"{head}Connection: close\r\n\r\n".encode())
+    assert b" 200 " in answer and deep.encode() in answer
+
+
 async def test_nothing_is_kept_of_who_has_gone(server: Server) -> None:
     """Of a socket that closed."""
     alice = await server.person()
@@ -232,4 +277,4 @@ async def test_nothing_is_kept_of_who_has_gone(server: Server) -> None:
     await until(lambda: len(notifications._told) == 2)
     await phone.close()
     await silent.close()
-    await until(lambda: not notifications._told and not notifications._skipping)
+    await until(lambda: not (notifications._told or notifications._skipping or notifications._replaying))

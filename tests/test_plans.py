@@ -55,3 +55,15 @@ def test_no_statement_reads_a_table_whole(dsn: str, name: str) -> None:
     assert row is not None
     scans = {node["Relation Name"] for node in nodes(row[0][0]["Plan"]) if node["Node Type"] == "Seq Scan"}
     assert scans <= TINY
+
+
+@pytest.mark.parametrize("name", ["notifications_page_after", "unread_notifications_page_after"])
+def test_a_page_far_back_is_found_by_the_index(dsn: str, name: str) -> None:
+    """Where it begins is part of the index's condition, and not looked for from the newest on."""
+    statement = STATEMENTS[name]
+    with closing(psycopg2.connect(session_dsn(dsn, 5))) as connection, connection.cursor() as cursor:
+        cursor.execute(statement.prepare)
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {statement.execute.replace('%s', 'NULL')}")
+        row = cursor.fetchone()
+    assert row is not None
+    assert any("created_at" in node.get("Index Cond", "") for node in nodes(row[0][0]["Plan"]))
