@@ -1,9 +1,15 @@
 """Push tokens: which device is whose. A token belongs to the person who registered it last."""
 
-from storage.database import Database, Statement
+import contextlib
+
+from storage.database import Conflict, Database, Statement
 
 # One person's devices; the oldest gives way. Each is a push for each message.
 MAX_DEVICES = 20
+
+# Where an older table holds its tokens unique, another registration of the same one at the same moment is a conflict.
+# It is seen, and takes its turn, the next time.
+_TRIES = 10
 
 # A device that was given a new token is one device. The insert waits for the deletes: an older table may hold its
 # tokens unique.
@@ -47,7 +53,12 @@ class Devices:
 
     async def register(self, user_id: str, token: str, device_id: str | None) -> None:
         """Make the token this person's, and nobody else's."""
-        await self._database.fetch(_REGISTER, (user_id, token, device_id, MAX_DEVICES))
+        values = (user_id, token, device_id, MAX_DEVICES)
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(Conflict):
+                await self._database.fetch(_REGISTER, values)
+                return
+        await self._database.fetch(_REGISTER, values)
 
     async def unregister(self, user_id: str, token: str) -> None:
         """Forget the token, if it is this person's."""

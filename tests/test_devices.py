@@ -27,12 +27,19 @@ async def test_it_belongs_to_who_registered_it_last(server: Server) -> None:
     assert server.sql("SELECT count(*) FROM push_tokens") == [(1,)]
 
 
-async def test_many_at_once(server: Server) -> None:
-    """It is one person's, whatever the order."""
+@pytest.mark.parametrize("unique", ["", "token", "user_id, token", "user_id, device_id"])
+async def test_many_at_once(server: Server, unique: str) -> None:
+    """It is one person's, whatever the order, and whatever an older table holds unique."""
+    if unique:
+        server.sql(f"ALTER TABLE push_tokens ADD UNIQUE ({unique})")
     people = [await server.person() for _ in range(6)]
-    token = new_token()
-    await asyncio.gather(*(server.rest("POST", "/api/push-tokens", {"token": token}, user=user) for user in people * 3))
-    assert len(owners(server, token)) == 1
+    for _ in range(10):
+        body = {"token": new_token(), "deviceId": "phone"}
+        answers = await asyncio.gather(
+            *(server.rest("POST", "/api/push-tokens", body, user=user) for user in people * 3)
+        )
+        assert {answer.status for answer in answers} == {204}
+        assert len(owners(server, body["token"])) == 1
 
 
 async def test_a_first_visit_may_be_this_one(server: Server) -> None:
