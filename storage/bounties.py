@@ -22,17 +22,20 @@ _CREATE = Statement(
     )
     SELECT * FROM made UNION ALL SELECT {_COLUMNS} FROM bounties b WHERE b.id = $1
     """,
+    patient=True,
 )
-_GET = Statement("get_bounty", ("uuid",), f"SELECT {_COLUMNS} FROM bounties b WHERE b.id = $1")
+_GET = Statement("get_bounty", ("uuid",), f"SELECT {_COLUMNS} FROM bounties b WHERE b.id = $1", patient=True)
 _PAGE_ALL = Statement(
     "bounties_page",
     ("int", "int"),
     f"SELECT {_COLUMNS} FROM bounties b ORDER BY b.created_at DESC, b.id LIMIT $1 OFFSET $2",
+    patient=True,
 )
 _PAGE_STATUS = Statement(
     "bounties_status_page",
     ("int", "int", "text"),
     f"SELECT {_COLUMNS} FROM bounties b WHERE b.status = $3 ORDER BY b.created_at DESC, b.id LIMIT $1 OFFSET $2",
+    patient=True,
 )
 _CHANGE = Statement(
     "change_bounty_status",
@@ -41,6 +44,7 @@ _CHANGE = Statement(
     UPDATE bounties b SET status = $2, hunter_id = coalesce($3, b.hunter_id), updated_at = now()
     WHERE b.id = $1 RETURNING {_COLUMNS}
     """,
+    patient=True,
 )
 
 _HEAD = Statement("bounty_event_head", (), "SELECT last_event_id FROM bounty_event_head")

@@ -55,6 +55,7 @@ _LIST = Statement(
     "conversation_list",
     ("uuid",),
     _VIEW.format(condition="me.user_id = $1 AND (me.hidden_seq IS NULL OR c.last_seq > me.hidden_seq)"),
+    patient=True,
 )
 _ONE = Statement(
     "conversation_views",
@@ -79,6 +80,7 @@ _CREATE = Statement(
     SELECT (SELECT id FROM made), (SELECT count(*) FROM profiles WHERE id = ANY ($5)) = cardinality($5),
         $3 IS NULL OR EXISTS (SELECT FROM bounties WHERE id = $3)
     """,
+    patient=True,
 )
 _FIND = Statement(
     "find_conversation",
@@ -92,6 +94,7 @@ _FIND = Statement(
     )
     SELECT id FROM found
     """,
+    patient=True,
 )
 _HIDE = Statement(
     "hide_conversation",
@@ -100,6 +103,7 @@ _HIDE = Statement(
     UPDATE conversation_participants p SET hidden_seq = c.last_seq FROM conversations c
     WHERE p.conversation_id = $1 AND p.user_id = $2 AND c.id = p.conversation_id RETURNING c.id
     """,
+    patient=True,
 )
 
 # Users loaded with one query while many connect at once.

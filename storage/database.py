@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import momoko
@@ -65,11 +65,13 @@ class BadData(StoreError):
 class Statement:
     """One SQL statement, prepared once a connection.
 
-    ``name`` is unique in the process, ``types`` the SQL types of ``$1``, ``$2``, … in order.
+    ``name`` is unique in the process, ``types`` the SQL types of ``$1``, ``$2``, … in order. A ``patient`` one leaves
+    half of the connections to others: what somebody asks for over REST, and work in the background.
     """
 
-    def __init__(self, name: str, types: Sequence[str], sql: str) -> None:
+    def __init__(self, name: str, types: Sequence[str], sql: str, *, patient: bool = False) -> None:
         self.name = name
+        self.patient = patient
         self._places = [f"p{place}" for place in range(1, len(types) + 1)]
         signature = f"({', '.join(types)})" if types else ""
         places = f"({', '.join(['%s'] * len(types))})" if types else ""
@@ -142,6 +144,8 @@ class Database:
         self.unavailable = 0
         self._deadline_s = deadline_s
         self._waiting = 0
+        # Reads that are slow, or wait for a lock, must not keep messages from being written.
+        self._patient = asyncio.Semaphore(max(1, size // 2))
         self._closed = False
         self._prepares = True
         # Backends whose answer was lost or given up: what they were sent they may still do, when Postgres thaws.
@@ -170,12 +174,34 @@ class Database:
         started_at = time.monotonic()
         try:
             given_s = self._deadline_s if deadline_s is None else deadline_s
-            rows = await self._fetch(statement, values, started_at + given_s)
+            async with self._turn(statement, started_at + given_s):
+                rows = await self._fetch(statement, values, started_at + given_s)
         except AppError:
             self.unavailable += 1
             raise
         self.fetch_seconds.observe(time.monotonic() - started_at)
         return rows
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, statement: Statement, deadline: float) -> AsyncIterator[None]:
+        """Wait until one more patient statement may run; all others may at once."""
+        if not statement.patient:
+            yield
+            return
+        if self._waiting >= MAX_WAITING:
+            raise store_unavailable()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._patient.acquire()
+        except TimeoutError:
+            raise store_unavailable() from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._patient.release()
 
     async def _fetch(self, statement: Statement, values: Sequence[Any], deadline: float) -> list[Row]:
         while True:

@@ -44,9 +44,10 @@ _NEWEST = Statement(
     "messages_page",
     _KEYS,
     _PAGE.format(condition="m.seq <= c.last_seq - $3 AND m.seq > c.last_seq - $3 - $4", order="DESC"),
+    patient=True,
 )
-_BEFORE = Statement("messages_before", _KEYS, _PAGE.format(condition="m.seq < $3", order="DESC"))
-_AFTER = Statement("messages_after", _KEYS, _PAGE.format(condition="m.seq > $3", order="ASC"))
+_BEFORE = Statement("messages_before", _KEYS, _PAGE.format(condition="m.seq < $3", order="DESC"), patient=True)
+_AFTER = Statement("messages_after", _KEYS, _PAGE.format(condition="m.seq > $3", order="ASC"), patient=True)
 
 # One more than the cap a conversation tells whether there are more.
 _UNDELIVERED = Statement(

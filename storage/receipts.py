@@ -103,6 +103,7 @@ _OTHERS = Statement(
         ON m.conversation_id = p.conversation_id AND m.id = ANY ($3) AND m.sender_id <> p.user_id
     WHERE p.conversation_id = $1 AND p.user_id = $2 GROUP BY p.user_id
     """,
+    patient=True,
 )
 
 
