@@ -319,3 +319,25 @@ async def _listed(server: Server, user: str) -> list[dict[str, Any]]:
     answer = await server.rest("GET", "/api/conversations", user=user)
     assert answer.status == 200
     return list(answer.body["conversations"])
+
+
+def test_triggers_run_nothing_of_who_writes(dsn: str) -> None:
+    """They run as their owner: a temporary view of the writer's, named as a table of theirs, is not looked at."""
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO profiles (id, username) VALUES (%s, 'alice')", (ALICE,))
+        cursor.execute(
+            """
+            ALTER TABLE notifications DISABLE ROW LEVEL SECURITY;
+            CREATE ROLE writer;
+            GRANT INSERT ON notifications TO writer;
+            CREATE SCHEMA of_writer AUTHORIZATION writer;
+            SET ROLE writer;
+            CREATE FUNCTION of_writer.now_as_whom() RETURNS timestamptz LANGUAGE plpgsql AS
+                $$ BEGIN RAISE WARNING 'as %', current_user; RETURN now(); END $$;
+            CREATE TEMP VIEW push_servers AS SELECT of_writer.now_as_whom() AS seen_at;
+            GRANT SELECT ON pg_temp.push_servers TO PUBLIC;
+            """
+        )
+        cursor.execute("INSERT INTO notifications (user_id, title) VALUES (%s, 'hello')", (ALICE,))
+        assert not [notice for notice in connection.notices if "WARNING" in notice]
+        connection.rollback()
