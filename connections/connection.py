@@ -156,6 +156,11 @@ class Connection:
             if sent < len(frame):
                 self._enqueue(frame[sent:])
 
+    def greet(self, frame: bytes) -> None:
+        """Send the first frame. However large, it is no sign of a slow reader: it may wait besides the rest."""
+        self._max_waiting_bytes += len(frame)
+        self.send_now(frame)
+
     def send_droppable(self, frame: bytes) -> None:
         """Send a frame that is worth nothing later (typing, presence): not at all to a peer that lags behind."""
         if self.lagging:

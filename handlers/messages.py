@@ -51,7 +51,7 @@ class MessagesHandler(SocketHandler):
             context.presence.departed(user_id)
             return
         connection.expiry = expiry_of(identity)
-        connection.send_now(
+        connection.greet(
             encode(
                 outbound.Connected(
                     user_id=user_id,

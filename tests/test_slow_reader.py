@@ -1,5 +1,6 @@
 """Backpressure in three steps: typing and presence go first, then all but the newest status, then the reader."""
 
+import json
 import socket
 from collections.abc import Iterator
 
@@ -8,7 +9,8 @@ from tornado.iostream import IOStream
 
 from connections.connection import Connection
 from protocol.outbound import text_frame
-from tests.harness import until
+from tests.harness import Server, token, until
+from tests.raw import RawSocket
 
 CAP = 65_536
 
@@ -102,3 +104,21 @@ async def test_at_last_the_reader_is_closed(pipe: Pipe) -> None:
     assert pipe.closes == [4408]
     pipe.connection.send(text_frame(b"after"))
     assert pipe.closes == [4408]
+
+
+async def test_a_greeting_larger_than_what_may_wait(server: Server) -> None:
+    """Somebody in very many conversations, on a slow network, is let in: one frame is no sign of a slow reader."""
+    alice, _, _ = await server.pair()
+    server.sql(
+        """
+        WITH made AS (INSERT INTO conversations (is_group) SELECT true FROM generate_series(1, 40000) RETURNING id)
+        INSERT INTO conversation_participants (conversation_id, user_id) SELECT id, %s FROM made
+        """,
+        alice,
+    )
+    for listening in server.app.listening._sockets:  # what it accepts has the same
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+    async with RawSocket.open(server.port, "/messages/subscribe", Authorization=f"Bearer {token(alice)}") as phone:
+        connected = json.loads((await phone.frame())[1])
+        assert connected["type"] == "connected" and len(connected["conversationIds"]) == 40_001
+        assert json.loads((await phone.frame())[1])["type"] == "replay.complete"
