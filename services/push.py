@@ -255,9 +255,9 @@ class Push:
             receipts = await self._expo.receipts([ticket.id for ticket in tickets])
         except Unavailable:
             return
-        except Refused as refusal:
+        except Refused as refusal:  # of one of them, and there is no telling which: those of a day ago go all the same
             self._count_failure(refusal.code)
-            return
+            receipts = {}
         done: list[str] = []
         gone: list[tuple[str, float]] = []
         for ticket in tickets:

@@ -44,6 +44,7 @@ class ExpoStandIn:
         self.receipt_errors: dict[str, str] = {}  # by push token
         self.unready: set[str] = set()  # push tokens without a receipt yet
         self.refused: set[str] = set()  # push tokens for which the whole request gets 400
+        self.refused_tickets: set[str] = set()  # likewise, of requests for receipts
         self.token_of: dict[str, str] = {}  # by ticket
         # While not set, requests are taken and not answered.
         self.answering = asyncio.Event()
@@ -166,6 +167,9 @@ class _Receipts(_Handler):
             self.refuse(400, "VALIDATION_ERROR", "ids")
         elif len(ids) > 1000:
             self.refuse(400, "PUSH_TOO_MANY_RECEIPTS", str(len(ids)))
+        elif self.expo.refused_tickets.intersection(ids):
+            self.set_status(400)
+            self.write({"errors": [{"code": "VALIDATION_ERROR", "message": "one of them"}]})
         else:
             self.expo.asked.append(ids)
             self.write({"data": self.expo.receipts(ids)})

@@ -318,6 +318,22 @@ async def test_receipts_a_thousand_at_a_time(start: Start, expo: ExpoStandIn) ->
     assert [len(ids) for ids in expo.asked] == [1000, 200]
 
 
+async def test_a_ticket_that_expo_does_not_take_is_not_asked_about_for_ever(start: Start, expo: ExpoStandIn) -> None:
+    """It is given up after a day like any other, and those beside it with it; younger ones wait."""
+    server = await start(**pushing(expo, push_receipts_after_s=0.5))
+    expo.refused_tickets.add("odd")
+    server.sql(
+        "INSERT INTO push_tickets (id, token, due_at, created_at) VALUES"
+        " ('odd', 'x', now(), now() - interval '25 hours'), ('young', 'x', now(), now())"
+    )
+    await until(lambda: [row[0] for row in server.sql("SELECT id FROM push_tickets")] != ["odd", "young"])
+    assert server.sql("SELECT id FROM push_tickets") in ([("young",)], [])
+    expo.refused_tickets.clear()
+    expo.receipt_errors, expo.token_of = {"x": "ProviderError"}, {"young": "x"}
+    await until(lambda: not server.sql("SELECT 1 FROM push_tickets"))
+    assert worker(server).failed == {"VALIDATION_ERROR": 1, "ProviderError": 1}
+
+
 async def test_receipts_survive_a_bad_day(start: Start, expo: ExpoStandIn) -> None:
     """Tickets are stored: another server asks for them."""
     first = await start(**pushing(expo, push_receipts_after_s=30))
