@@ -39,6 +39,9 @@ _ALIVE_S = LEASE_S / 3
 _RETRY_S = 0.5
 # Passes over outbox and queue a look: the rest waits for the next, so that presence stays fresh.
 _PASSES = 50
+# Rows of the outbox a statement. One is as many devices as a conversation may have: five thousand take a tenth of a
+# second, and two hundred times that more than a statement may.
+_OUTBOX_ROWS = 200
 # Receipts, and the queue's depth, are looked after this often.
 _RECEIPTS_LOOK_S = 5.0
 # Expo keeps receipts for a day.
@@ -82,6 +85,7 @@ class Push:
         # Who others were told is connected here.
         self._present: set[str] = set()
         self._alive_at = -_ALIVE_S
+        self._outbox_rows = _OUTBOX_ROWS
         self._in_hand: set[int] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._receiving: asyncio.Task[None] | None = None
@@ -131,7 +135,7 @@ class Push:
     async def _look(self) -> None:
         await self._appear()
         for _ in range(_PASSES):
-            if not await self._pushes.resolve(coalesce_s=self._coalesce_s):
+            if not await self._resolve():
                 break
         for _ in range(_PASSES):
             if not await self._take():
@@ -142,6 +146,16 @@ class Push:
             self.depth = await self._pushes.depth()
             if self._expo.room:
                 self._receiving = _begin(self._receive(), self._received)
+
+    async def _resolve(self) -> bool:
+        """Take some of the outbox further; fewer the next time, where so many devices took more than their time."""
+        try:
+            is_more = await self._pushes.resolve(self._outbox_rows, coalesce_s=self._coalesce_s)
+        except AppError:
+            self._outbox_rows = max(1, self._outbox_rows // 2)
+            raise
+        self._outbox_rows = min(_OUTBOX_ROWS, self._outbox_rows * 2)
+        return is_more
 
     async def _appear(self) -> None:
         """Tell the other servers who is connected here."""

@@ -18,7 +18,6 @@ from storage.database import Database, Row, Statement, array
 LEASE_S = 10.0
 # Depths are counted up to here.
 _COUNT_MOST = 100_000
-_BATCH = 200
 
 # What others go by, so not patient. Servers that are gone for a day are forgotten, and their people with them.
 # `xmax = 0`: the row is new.
@@ -253,10 +252,10 @@ class Pushes:
         """Say that nobody is connected here any more, within ``deadline_s`` seconds or not at all."""
         await self._database.fetch(_DISAPPEAR, (self._server_id,), deadline_s=deadline_s)
 
-    async def resolve(self, *, coalesce_s: float) -> bool:
-        """Queue what the outbox owes by now; return whether there is more."""
-        rows = await self._database.fetch(_RESOLVE, (coalesce_s, _BATCH))
-        return bool(rows[0][0] == _BATCH)
+    async def resolve(self, limit: int, *, coalesce_s: float) -> bool:
+        """Queue what up to ``limit`` rows of the outbox owe by now; return whether there are more."""
+        rows = await self._database.fetch(_RESOLVE, (coalesce_s, limit))
+        return bool(rows[0][0] == limit)
 
     async def claim(self, limit: int, in_hand: Collection[int], *, from_the_dead: bool) -> list[Due]:
         """Claim up to ``limit`` rows that are due, those of dead servers too if so asked.
