@@ -184,12 +184,12 @@ def _secret(name: str, raw: str, path: Path, problems: list[str]) -> str:
         return ""
     try:
         return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name that can be no file's
         problems.append(f"{name}_FILE is {str(path)!r}: {_reason(error)}.")
         return ""
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     return f"expected a file that can be read ({getattr(error, 'strerror', None) or 'it is no text'})"
 
 

@@ -170,6 +170,8 @@ def test_a_wrong_secret_file_is_named_without_what_is_in_it(tmp_path: Path) -> N
     path = tmp_path / "secret"
     [problem] = problems(DATABASE_URL_FILE=str(path))
     assert problem == f"DATABASE_URL_FILE is '{path}': expected a file that can be read (No such file or directory)."
+    [problem] = problems(METRICS_TOKEN_FILE="no\0name")  # of ENV_FILE: a reload must not end the server
+    assert problem.startswith("METRICS_TOKEN_FILE is") and "can be read" in problem
     path.write_bytes(b"hunter2\xff")
     [problem] = problems(SUPABASE_JWT_SECRET_FILE=str(path))
     assert problem.startswith("SUPABASE_JWT_SECRET_FILE is") and "hunter2" not in problem
