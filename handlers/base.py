@@ -144,7 +144,7 @@ class BaseHandler(web.RequestHandler):
             log.warning("request.unread", request_id=self.request_id, unread_bytes=unread[key])
             stream.close()
         taken = super().finish(chunk)
-        if not taken.done():
+        if not taken.done() and self.get_status() != 101:  # a socket's handshake is no end of the connection
             unread[key] += size
 
             def let_go() -> None:

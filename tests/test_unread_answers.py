@@ -83,3 +83,14 @@ async def test_what_one_person_leaves_unread_is_bounded(server: Server) -> None:
     for _ in range(3):
         assert len((await server.rest("GET", path, user=alice)).body["messages"]) == MESSAGES
     assert not server.app.context.unread
+
+
+async def test_a_socket_is_no_answer(start: Start) -> None:
+    """Its handshake is answered, and it stays open."""
+    server = await start(request_timeout_s=0.2)
+    alice, _, _ = await server.pair()
+    sockets = [await server.messages(alice), await server.events()]
+    await asyncio.sleep(0.5)
+    for each in sockets:
+        assert await each.flush() == []
+    assert not server.app.context.unread
