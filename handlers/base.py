@@ -20,13 +20,6 @@ from services.auth import Identity
 
 log = structlog.get_logger()
 
-# An answer has REQUEST_TIMEOUT_S and as long as it takes at this pace, a slow phone's; then whoever asked for it, and
-# does not read it, is let go of.
-_SLOWEST_BYTES_A_S = 65_536
-# What one user, else one address, may leave unread at a time. The largest page of history is 3 MiB: two hundred times
-# 4000 characters of four bytes. Past it nobody is reading, and each request would be as much memory.
-MAX_UNREAD_BYTES = 4 * 1024 * 1024
-
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HTTP_ERRORS = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
 _HTTP_MESSAGES = {
@@ -139,29 +132,14 @@ class BaseHandler(web.RequestHandler):
     def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
         """Send the answer, for as long as the client takes it and has not left too many others unread."""
         connection: Any = self.request.connection
-        unread, key, size, stream = self.context.unread, self.counted_by, len(chunk or b""), connection.stream
-        if unread[key] > MAX_UNREAD_BYTES:
-            log.warning("request.unread", request_id=self.request_id, unread_bytes=unread[key])
+        stream, unread = connection.stream, self.context.unread
+        if unread.is_over(self.counted_by):
+            log.warning("request.unread", request_id=self.request_id, user_id=self.identity and self.identity.user_id)
             stream.close()
         taken = super().finish(chunk)
         if not taken.done() and self.get_status() != 101:  # a socket's handshake is no end of the connection
-            unread[key] += size
-
-            def let_go() -> None:
-                stream.close()
-                settle()
-
-            def settle(_: Any = None) -> None:
-                if not letting_go.cancelled():
-                    letting_go.cancel()
-                    unread[key] -= size
-                    if not unread[key]:
-                        del unread[key]
-
-            seconds = self.context.settings.request_timeout_s + size / _SLOWEST_BYTES_A_S
-            letting_go = asyncio.get_running_loop().call_later(seconds, let_go)
-            # Tornado forgets it where the connection ends while a body is still read: then the timer settles.
-            taken.add_done_callback(settle)
+            timeout_s = self.context.settings.request_timeout_s
+            unread.watch(self.counted_by, len(chunk or b""), stream, taken, timeout_s)
         return taken
 
     @property

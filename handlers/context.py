@@ -1,6 +1,5 @@
 """What every handler is given, and who a request comes from."""
 
-import collections
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -14,6 +13,7 @@ from tornado.httputil import HTTPServerRequest
 from connections.limits import ConnectionLimits, RateLimiter
 from connections.registry import Registry
 from connections.traffic import Traffic
+from handlers.unread import Unread
 from services.analytics import Analytics
 from services.auth import Authenticator
 from services.bounty_events import BountyEvents
@@ -79,8 +79,7 @@ class Context(Struct, kw_only=True):
     document: Callable[[str], bytes]
     # Those that no answer has been given to yet.
     requests: WeakSet[Any] = msgspec.field(default_factory=WeakSet)
-    # Bytes of answers that were given and not taken yet, by what limits count requests by.
-    unread: collections.Counter[str] = msgspec.field(default_factory=collections.Counter)
+    unread: Unread = msgspec.field(default_factory=Unread)
 
     @property
     def busy(self) -> bool:

@@ -71,7 +71,6 @@ _WRITE = Statement(
     )
     ON CONFLICT DO NOTHING
     """,
-    patient=True,
 )
 _ADD_PEOPLE = Statement(
     "add_analytics_people",
@@ -80,7 +79,6 @@ _ADD_PEOPLE = Statement(
     INSERT INTO analytics_hours (hour, people) VALUES ($1, ('x' || $2)::bit({PEOPLE_BITS}))
     ON CONFLICT (hour) DO UPDATE SET people = analytics_hours.people | EXCLUDED.people
     """,
-    patient=True,
 )
 _STEPS = Statement(
     "analytics_steps",
@@ -98,7 +96,6 @@ _STEPS = Statement(
         sum(errors)::bigint, max(peak_connections)::bigint, max(peak_people)::bigint
     FROM minutes GROUP BY at ORDER BY at
     """,
-    patient=True,
 )
 
 
@@ -114,7 +111,6 @@ _WAITS = Statement(
     SELECT date_bin($3, minute, $1) AS at, {_place_by_place("delivered_after")}, {_place_by_place("read_after")}
     FROM analytics_minutes WHERE minute >= $1 AND minute < $2 GROUP BY at
     """,
-    patient=True,
 )
 # The last row, without a time, is the whole span: who came in two hours is one person.
 _PEOPLE = Statement(
@@ -124,7 +120,6 @@ _PEOPLE = Statement(
     SELECT date_bin($3, hour, $1) AS at, bit_count(bit_or(people))
     FROM analytics_hours WHERE hour >= $1 AND hour < $2 GROUP BY GROUPING SETS ((at), ())
     """,
-    patient=True,
 )
 _BUSIEST = Statement(
     "analytics_busiest",
@@ -134,7 +129,6 @@ _BUSIEST = Statement(
         sum(messages)::bigint
     FROM analytics_minutes WHERE minute >= $1 AND minute < $2 GROUP BY weekday, hour
     """,
-    patient=True,
 )
 _FORGET = Statement(
     "forget_analytics",
@@ -143,7 +137,6 @@ _FORGET = Statement(
     WITH minutes AS (DELETE FROM analytics_minutes WHERE minute < $1)
     DELETE FROM analytics_hours WHERE hour < $1
     """,
-    patient=True,
 )
 
 

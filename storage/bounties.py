@@ -22,20 +22,17 @@ _CREATE = Statement(
     )
     SELECT * FROM made UNION ALL SELECT {_COLUMNS} FROM bounties b WHERE b.id = $1
     """,
-    patient=True,
 )
-_GET = Statement("get_bounty", ("uuid",), f"SELECT {_COLUMNS} FROM bounties b WHERE b.id = $1", patient=True)
+_GET = Statement("get_bounty", ("uuid",), f"SELECT {_COLUMNS} FROM bounties b WHERE b.id = $1")
 _PAGE_ALL = Statement(
     "bounties_page",
     ("int", "int"),
     f"SELECT {_COLUMNS} FROM bounties b ORDER BY b.created_at DESC, b.id LIMIT $1 OFFSET $2",
-    patient=True,
 )
 _PAGE_STATUS = Statement(
     "bounties_status_page",
     ("int", "int", "text"),
     f"SELECT {_COLUMNS} FROM bounties b WHERE b.status = $3 ORDER BY b.created_at DESC, b.id LIMIT $1 OFFSET $2",
-    patient=True,
 )
 _CHANGE = Statement(
     "change_bounty_status",
@@ -44,11 +41,12 @@ _CHANGE = Statement(
     UPDATE bounties b SET status = $2, hunter_id = coalesce($3, b.hunter_id), updated_at = now()
     WHERE b.id = $1 RETURNING {_COLUMNS}
     """,
-    patient=True,
 )
 
-_HEAD = Statement("bounty_event_head", (), "SELECT last_event_id FROM bounty_event_head")
-_RELAY = Statement("relay_bounty_events", ("bigint", "int"), "SELECT * FROM realtime_relay_bounty_events($1, $2)")
+_HEAD = Statement("bounty_event_head", (), "SELECT last_event_id FROM bounty_event_head", urgent=True)
+_RELAY = Statement(
+    "relay_bounty_events", ("bigint", "int"), "SELECT * FROM realtime_relay_bounty_events($1, $2)", urgent=True
+)
 # The newest of what was missed, so that the stream goes on from there without a gap; one more tells there are more.
 _MISSED = Statement(
     "missed_bounty_events",
@@ -57,6 +55,7 @@ _MISSED = Statement(
     SELECT event_id, bounty_id, status, created_at FROM bounty_events
     WHERE event_id > $1 AND event_id <= $2 ORDER BY event_id DESC LIMIT $3
     """,
+    urgent=True,
 )
 _MISSED_OF = Statement(
     "missed_events_of_bounties",
@@ -65,6 +64,7 @@ _MISSED_OF = Statement(
     SELECT event_id, bounty_id, status, created_at FROM bounty_events
     WHERE event_id > $1 AND event_id <= $2 AND bounty_id = ANY ($4) ORDER BY event_id DESC LIMIT $3
     """,
+    urgent=True,
 )
 
 

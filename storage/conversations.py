@@ -21,6 +21,7 @@ _OF_USERS = Statement(
     LEFT JOIN conversation_participants p ON p.user_id = u.id LEFT JOIN conversations c ON c.id = p.conversation_id
     GROUP BY u.id
     """,
+    urgent=True,
 )
 _PARTICIPANTS = Statement(
     "participants",
@@ -29,6 +30,7 @@ _PARTICIPANTS = Statement(
     SELECT c.id, (SELECT array_agg(p.user_id)::text FROM conversation_participants p WHERE p.conversation_id = c.id)
     FROM unnest($1) AS c (id)
     """,
+    urgent=True,
 )
 
 # One query however many conversations; the ceiling keeps a broken account from stalling everyone.
@@ -55,12 +57,12 @@ _LIST = Statement(
     "conversation_list",
     ("uuid",),
     _VIEW.format(condition="me.user_id = $1 AND (me.hidden_seq IS NULL OR c.last_seq > me.hidden_seq)"),
-    patient=True,
 )
 _ONE = Statement(
     "conversation_views",
     ("uuid", "uuid[]"),
     _VIEW.format(condition="me.conversation_id = $1 AND me.user_id = ANY ($2)"),
+    urgent=True,
 )
 
 # Two people at the same moment: the key lets one of them in, the other finds nothing made and looks it up.
@@ -80,7 +82,6 @@ _CREATE = Statement(
     SELECT (SELECT id FROM made), (SELECT count(*) FROM profiles WHERE id = ANY ($5)) = cardinality($5),
         $3 IS NULL OR EXISTS (SELECT FROM bounties WHERE id = $3)
     """,
-    patient=True,
 )
 _FIND = Statement(
     "find_conversation",
@@ -94,7 +95,6 @@ _FIND = Statement(
     )
     SELECT id FROM found
     """,
-    patient=True,
 )
 _HIDE = Statement(
     "hide_conversation",
@@ -103,7 +103,6 @@ _HIDE = Statement(
     UPDATE conversation_participants p SET hidden_seq = c.last_seq FROM conversations c
     WHERE p.conversation_id = $1 AND p.user_id = $2 AND c.id = p.conversation_id RETURNING c.id
     """,
-    patient=True,
 )
 
 # Users loaded with one query while many connect at once.

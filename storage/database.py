@@ -65,13 +65,13 @@ class BadData(StoreError):
 class Statement:
     """One SQL statement, prepared once a connection.
 
-    ``name`` is unique in the process, ``types`` the SQL types of ``$1``, ``$2``, … in order. A ``patient`` one leaves
-    half of the connections to others: what somebody asks for over REST, and work in the background.
+    ``name`` is unique in the process, ``types`` the SQL types of ``$1``, ``$2``, … in order. One that is not ``urgent``
+    leaves half of the connections to those that are: what sockets and the event stream wait for.
     """
 
-    def __init__(self, name: str, types: Sequence[str], sql: str, *, patient: bool = False) -> None:
+    def __init__(self, name: str, types: Sequence[str], sql: str, *, urgent: bool = False) -> None:
         self.name = name
-        self.patient = patient
+        self.urgent = urgent
         self._places = [f"p{place}" for place in range(1, len(types) + 1)]
         signature = f"({', '.join(types)})" if types else ""
         places = f"({', '.join(['%s'] * len(types))})" if types else ""
@@ -145,7 +145,7 @@ class Database:
         self._deadline_s = deadline_s
         self._waiting = 0
         # Reads that are slow, or wait for a lock, must not keep messages from being written.
-        self._patient = asyncio.Semaphore(max(1, size // 2))
+        self._others = asyncio.Semaphore(max(1, size // 2))
         self._closed = False
         self._prepares = True
         # Backends whose answer was lost or given up: what they were sent they may still do, when Postgres thaws.
@@ -184,8 +184,8 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _turn(self, statement: Statement, deadline: float) -> AsyncIterator[None]:
-        """Wait until one more patient statement may run; all others may at once."""
-        if not statement.patient:
+        """Wait until one more statement may run that is not urgent; an urgent one may at once."""
+        if statement.urgent:
             yield
             return
         if self._waiting >= MAX_WAITING:
@@ -193,7 +193,7 @@ class Database:
         self._waiting += 1
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await self._patient.acquire()
+                await self._others.acquire()
         except TimeoutError:
             raise store_unavailable() from None
         finally:
@@ -201,7 +201,7 @@ class Database:
         try:
             yield
         finally:
-            self._patient.release()
+            self._others.release()
 
     async def _fetch(self, statement: Statement, values: Sequence[Any], deadline: float) -> list[Row]:
         while True:
@@ -397,6 +397,7 @@ _FENCE = Statement(
     WITH asked AS MATERIALIZED (SELECT pid, pg_terminate_backend(pid, $2) AS ended FROM unnest($1) AS b (pid))
     SELECT pid FROM asked WHERE NOT ended AND pid IN (SELECT pid FROM pg_stat_activity)
     """,
+    urgent=True,
 )
 _CLIENT_CHECK_MS = 1000
-_PING = Statement("ping", (), "SELECT 1")
+_PING = Statement("ping", (), "SELECT 1", urgent=True)

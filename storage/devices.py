@@ -33,7 +33,6 @@ _REGISTER = Statement(
     WHERE NOT EXISTS (SELECT FROM kept)
         AND (SELECT count(*) FROM (SELECT FROM gone UNION ALL SELECT FROM outdated) o) >= 0
     """,
-    patient=True,
 )
 # All rows of the token: what an earlier owner left must not make it theirs again.
 _UNREGISTER = Statement(
@@ -43,7 +42,6 @@ _UNREGISTER = Statement(
     DELETE FROM push_tokens WHERE token = $2
         AND EXISTS (SELECT FROM realtime_push_tokens t WHERE t.token = $2 AND t.user_id = $1)
     """,
-    patient=True,
 )
 
 

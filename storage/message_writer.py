@@ -135,10 +135,14 @@ _OUTBOX = """, owed AS (
 _OWED_BATCH = "SELECT conversation_id, sender_id, min(seq), max(seq), min(at) FROM placed GROUP BY 1, 2"
 _OWED_ONE = "SELECT conversation_id, $3, seq, seq, created_at FROM inserted"
 
-_INSERT = Statement("insert_messages", _BATCH_TYPES, _BATCH.format(outbox=""))
-_INSERT_ONE = Statement("insert_message", _ONE_TYPES, _ONE.format(outbox=""))
-_INSERT_OWING = Statement("insert_messages_owing", _BATCH_TYPES, _BATCH.format(outbox=_OUTBOX.format(rows=_OWED_BATCH)))
-_INSERT_ONE_OWING = Statement("insert_message_owing", _ONE_TYPES, _ONE.format(outbox=_OUTBOX.format(rows=_OWED_ONE)))
+_INSERT = Statement("insert_messages", _BATCH_TYPES, _BATCH.format(outbox=""), urgent=True)
+_INSERT_ONE = Statement("insert_message", _ONE_TYPES, _ONE.format(outbox=""), urgent=True)
+_INSERT_OWING = Statement(
+    "insert_messages_owing", _BATCH_TYPES, _BATCH.format(outbox=_OUTBOX.format(rows=_OWED_BATCH)), urgent=True
+)
+_INSERT_ONE_OWING = Statement(
+    "insert_message_owing", _ONE_TYPES, _ONE.format(outbox=_OUTBOX.format(rows=_OWED_ONE)), urgent=True
+)
 
 # Which messages of a batch whose answer was lost were committed after all.
 _FIND = Statement(
@@ -150,6 +154,7 @@ _FIND = Statement(
     )
     FROM messages m WHERE m.id = ANY ($1) ORDER BY m.conversation_id, m.seq
     """,
+    urgent=True,
 )
 
 # How long to wait before asking the store again about messages whose fate is unknown.

@@ -44,10 +44,9 @@ _NEWEST = Statement(
     "messages_page",
     _KEYS,
     _PAGE.format(condition="m.seq <= c.last_seq - $3 AND m.seq > c.last_seq - $3 - $4", order="DESC"),
-    patient=True,
 )
-_BEFORE = Statement("messages_before", _KEYS, _PAGE.format(condition="m.seq < $3", order="DESC"), patient=True)
-_AFTER = Statement("messages_after", _KEYS, _PAGE.format(condition="m.seq > $3", order="ASC"), patient=True)
+_BEFORE = Statement("messages_before", _KEYS, _PAGE.format(condition="m.seq < $3", order="DESC"))
+_AFTER = Statement("messages_after", _KEYS, _PAGE.format(condition="m.seq > $3", order="ASC"))
 
 # One more than the cap a conversation tells whether there are more.
 _UNDELIVERED = Statement(
@@ -66,6 +65,7 @@ _UNDELIVERED = Statement(
     WHERE c.last_seq > p.delivered_seq
     GROUP BY p.user_id, c.id, c.last_seq
     """,
+    urgent=True,
 )
 _NEWER = Statement(
     "messages_newer",
@@ -82,6 +82,7 @@ _NEWER = Statement(
     ) m ON true
     GROUP BY c.id, c.last_seq
     """,
+    urgent=True,
 )
 _BODIES = Statement(
     "message_bodies",
@@ -92,6 +93,7 @@ _BODIES = Statement(
     FROM unnest($1, $2) WITH ORDINALITY AS i (conversation_id, seq, place)
     JOIN messages m ON m.conversation_id = i.conversation_id AND m.seq = i.seq ORDER BY i.place
     """,
+    urgent=True,
 )
 
 

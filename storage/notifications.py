@@ -23,11 +23,11 @@ _AFTER = """
 """
 _IS_UNREAD = "AND n.is_read IS NOT TRUE"
 _KEYS = ("uuid", "int")
-_ALL = Statement("notifications_page", _KEYS, _PAGE.format(condition=""), patient=True)
-_UNREAD = Statement("unread_notifications_page", _KEYS, _PAGE.format(condition=_IS_UNREAD), patient=True)
-_ALL_AFTER = Statement("notifications_page_after", (*_KEYS, "uuid"), _PAGE.format(condition=_AFTER), patient=True)
+_ALL = Statement("notifications_page", _KEYS, _PAGE.format(condition=""))
+_UNREAD = Statement("unread_notifications_page", _KEYS, _PAGE.format(condition=_IS_UNREAD))
+_ALL_AFTER = Statement("notifications_page_after", (*_KEYS, "uuid"), _PAGE.format(condition=_AFTER))
 _UNREAD_AFTER = Statement(
-    "unread_notifications_page_after", (*_KEYS, "uuid"), _PAGE.format(condition=f"{_IS_UNREAD} {_AFTER}"), patient=True
+    "unread_notifications_page_after", (*_KEYS, "uuid"), _PAGE.format(condition=f"{_IS_UNREAD} {_AFTER}")
 )
 _COUNT = Statement(
     "count_unread_notifications",
@@ -37,7 +37,6 @@ _COUNT = Statement(
         SELECT FROM notifications n WHERE n.user_id = $1 AND n.is_read IS NOT TRUE LIMIT $2
     ) n
     """,
-    patient=True,
 )
 _READ = Statement(
     "read_notifications",
@@ -48,7 +47,6 @@ _READ = Statement(
     )
     SELECT count(*) FROM marked
     """,
-    patient=True,
 )
 _READ_ALL = Statement(
     "read_all_notifications",
@@ -57,7 +55,6 @@ _READ_ALL = Statement(
     WITH marked AS (UPDATE notifications SET is_read = true WHERE user_id = $1 AND is_read IS NOT TRUE RETURNING 1)
     SELECT count(*) FROM marked
     """,
-    patient=True,
 )
 # What several people have not read, the newest of each, oldest first; then which of what they were told is unread.
 _OWED = Statement(
@@ -70,11 +67,13 @@ _OWED = Statement(
     ) n
     ORDER BY n.created_at, n.id
     """,
+    urgent=True,
 )
 _STILL_UNREAD = Statement(
     "still_unread_notifications",
     ("uuid[]",),
     "SELECT n.id FROM notifications n WHERE n.id = ANY ($1) AND n.is_read IS NOT TRUE",
+    urgent=True,
 )
 
 _PREFERENCES = Statement(
@@ -88,7 +87,6 @@ _PREFERENCES = Statement(
         )
     FROM unnest(ARRAY[$1]) AS u (id) LEFT JOIN notification_preferences p ON p.user_id = u.id
     """,
-    patient=True,
 )
 _PLACES = ", ".join(f"coalesce(${place}, true)" for place, _ in enumerate(KINDS, 2))
 _NEW_VALUES = ", ".join(f"{kind}_enabled = coalesce(${place}, p.{kind}_enabled)" for place, kind in enumerate(KINDS, 2))
@@ -110,7 +108,6 @@ _CHANGE = Statement(
         quiet_end = CASE WHEN ${_Q} THEN excluded.quiet_end ELSE p.quiet_end END,
         quiet_time_zone = CASE WHEN ${_Q} THEN excluded.quiet_time_zone ELSE p.quiet_time_zone END
     """,
-    patient=True,
 )
 _FOREIGN = Statement(
     "foreign_conversations",
@@ -120,7 +117,6 @@ _FOREIGN = Statement(
         SELECT FROM conversation_participants p WHERE p.conversation_id = c.id AND p.user_id = $1
     ) LIMIT 1
     """,
-    patient=True,
 )
 
 # Past this the exact number helps nobody.

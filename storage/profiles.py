@@ -33,8 +33,11 @@ _ENSURE = Statement(
     SELECT i.id, coalesce(p.username, m.username)
     FROM input i LEFT JOIN profiles p ON p.id = i.id LEFT JOIN made m ON m.id = i.id
     """,
+    urgent=True,
 )
-_BY_HANDLE = Statement("profile_by_handle", ("text",), "SELECT id FROM profiles WHERE username = $1 LIMIT 1")
+_BY_HANDLE = Statement(
+    "profile_by_handle", ("text",), "SELECT id FROM profiles WHERE username = $1 LIMIT 1", urgent=True
+)
 
 
 class Profiles:

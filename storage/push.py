@@ -19,7 +19,7 @@ LEASE_S = 10.0
 # Depths are counted up to here.
 _COUNT_MOST = 100_000
 
-# What others go by, so not patient. Servers that are gone for a day are forgotten, and their people with them.
+# What others go by, so urgent. Servers that are gone for a day are forgotten, and their people with them.
 # `xmax = 0`: the row is new.
 _APPEAR = Statement(
     "push_appear",
@@ -40,8 +40,9 @@ _APPEAR = Statement(
         SELECT count(*) FROM push_servers WHERE seen_at > now() - make_interval(secs => $4) AND id <> $1
     ) + 1 FROM me
     """,
+    urgent=True,
 )
-_DISAPPEAR = Statement("push_disappear", ("uuid",), "DELETE FROM push_presence WHERE server_id = $1")
+_DISAPPEAR = Statement("push_disappear", ("uuid",), "DELETE FROM push_presence WHERE server_id = $1", urgent=True)
 
 # An outbox row has its time once the messages that become one push are together. It becomes a row for each device of
 # each other participant who has not got all of them. `upto_seq` is the sender's own newest: a receipt for it settles.
@@ -64,7 +65,6 @@ _RESOLVE = Statement(
     )
     SELECT count(*) FROM due
     """,
-    patient=True,
 )
 
 # What the rules of services/push.py decide by, as it is at this moment. A device that has become another person's, a
@@ -109,9 +109,8 @@ _CLAIM = Statement(
     LEFT JOIN notifications n ON n.id = q.notification_id AND n.is_read IS NOT TRUE
     ORDER BY q.id
     """,
-    patient=True,
 )
-_DROP = Statement("push_drop", ("bigint[]",), "DELETE FROM push_queue WHERE id = ANY ($1)", patient=True)
+_DROP = Statement("push_drop", ("bigint[]",), "DELETE FROM push_queue WHERE id = ANY ($1)")
 _RELEASE = Statement(
     "push_release",
     ("bigint[]", "float8[]"),
@@ -119,7 +118,6 @@ _RELEASE = Statement(
     UPDATE push_queue q SET claimed_by = NULL, due_at = now() + make_interval(secs => i.wait_s)
     FROM unnest($1, $2) AS i (id, wait_s) WHERE q.id = i.id
     """,
-    patient=True,
 )
 # Counted only for what is sent, and noted before it is: a reading that comes from now on finds that there is a badge to
 # clear.
@@ -136,7 +134,6 @@ _SHOW = Statement(
     ) u
     WHERE t.token = ANY (u.tokens) AND t.user_id = u.user_id RETURNING t.token, t.badge_sent
     """,
-    patient=True,
 )
 # Expo has answered: these are sent and never again, whatever happens. Who has read in the moment between counting and
 # telling the badge is owed another one.
@@ -157,7 +154,6 @@ _RECORD = Statement(
     JOIN realtime_push_tokens t ON t.token = i.token
     WHERE i.badge > 0 AND t.badge_sent = i.badge AND realtime_unread(t.user_id) < i.badge
     """,
-    patient=True,
 )
 # Not one that was registered anew since Expo said so.
 _FORGET = Statement(
@@ -168,7 +164,6 @@ _FORGET = Statement(
     WHERE t.token = i.token AND (t.updated_at IS NULL OR t.updated_at <= now() - make_interval(secs => i.age_s))
     RETURNING t.token
     """,
-    patient=True,
 )
 
 # A ticket that is being asked about comes up again after a while, in case nobody hears the answer.
@@ -182,9 +177,8 @@ _TICKETS = Statement(
     UPDATE push_tickets t SET due_at = now() + make_interval(secs => $2) FROM due WHERE t.id = due.id
     RETURNING t.id, t.token, extract(epoch FROM now() - t.created_at)::float8
     """,
-    patient=True,
 )
-_DONE = Statement("push_forget_tickets", ("text[]",), "DELETE FROM push_tickets WHERE id = ANY ($1)", patient=True)
+_DONE = Statement("push_forget_tickets", ("text[]",), "DELETE FROM push_tickets WHERE id = ANY ($1)")
 _DEPTH = Statement(
     "push_depth",
     ("int",),
@@ -192,7 +186,6 @@ _DEPTH = Statement(
     SELECT (SELECT count(*) FROM (SELECT FROM push_outbox LIMIT $1) o)
         + (SELECT count(*) FROM (SELECT FROM push_queue LIMIT $1) q)
     """,
-    patient=True,
 )
 
 

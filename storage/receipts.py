@@ -77,7 +77,7 @@ _MOVE_SQL = """
     ) passed
     ORDER BY i.n
 """
-_MOVE = Statement("move_cursors", _MOVE_TYPES, _MOVE_SQL.format(badges="\n    )"))
+_MOVE = Statement("move_cursors", _MOVE_TYPES, _MOVE_SQL.format(badges="\n    )"), urgent=True)
 # With pushes on: who has read what a device of theirs still shows a badge for is owed a silent one that clears it,
 # after a moment in which more may be read.
 _MOVE_OWING = Statement(
@@ -92,6 +92,7 @@ _MOVE_OWING = Statement(
         WHERE t.badge_sent > 0 AND t.user_id IN (SELECT user_id FROM moved WHERE has_read)
     )"""
     ),
+    urgent=True,
 )
 
 _OTHERS = Statement(
@@ -103,7 +104,6 @@ _OTHERS = Statement(
         ON m.conversation_id = p.conversation_id AND m.id = ANY ($3) AND m.sender_id <> p.user_id
     WHERE p.conversation_id = $1 AND p.user_id = $2 GROUP BY p.user_id
     """,
-    patient=True,
 )
 
 

@@ -18,7 +18,7 @@ from tests.harness import until
 SIZE = 3
 
 ECHO = Statement("test_echo", ("text", "int"), "SELECT $1, $2")
-SLEEP = Statement("test_sleep", ("float8",), "SELECT 'slept' FROM pg_sleep($1)")
+SLEEP = Statement("test_sleep", ("float8",), "SELECT 'slept' FROM pg_sleep($1)", urgent=True)
 ONE = Statement("test_one", (), "SELECT 1")
 ADD = Statement("test_add", ("uuid", "text"), "INSERT INTO profiles (id, username) VALUES ($1, $2) RETURNING username")
 LOG = Statement("test_log", ("text",), "INSERT INTO runs VALUES ($1) RETURNING note")
