@@ -148,6 +148,9 @@ async def test_a_websocket_and_a_call(service: Callable[..., FakeSystemd], dsn: 
         client = Client(await websocket_connect(HTTPRequest(url, **UNVERIFIED)), "/messages/subscribe")
         assert (await client.get("connected"))["userId"] == alice
         client.socket.close()
+        host = f"realtime.example.com:{nginx.port}"
+        own_page = HTTPRequest(url, headers={"Host": host, "Origin": f"https://{host}"}, **UNVERIFIED)
+        (await websocket_connect(own_page)).close()
         headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
         assert (await fetch("/api/conversations", headers=headers)).code == 200
         assert (await fetch(f"/api/conversations?token={bearer}", headers=headers)).code == 200
