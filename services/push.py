@@ -54,6 +54,7 @@ class _Push(Struct):
     """One message to Expo and the rows that it is for."""
 
     ids: list[int]
+    claimed_at: float
     badge: int
     message: Message
 
@@ -209,7 +210,7 @@ class Push:
             await self._pushes.release(waits)
         badges = await self._pushes.show({group[0].token for group in groups.values()}) if groups else {}
         return [
-            _Push([due.id for due in group], badge, push_rules.compose(group, self._rules, badge))
+            _Push([due.id for due in group], group[0].claimed_at, badge, push_rules.compose(group, self._rules, badge))
             for group in groups.values()
             if (badge := badges.get(group[0].token)) is not None  # else it is gone, and the next claim will say so
         ]
@@ -222,7 +223,6 @@ class Push:
             return Drop("withdrawn")
 
     async def _send(self, pushes: list[_Push]) -> None:
-        began = time.monotonic()
         try:
             outcomes = await self._expo.send([push.message for push in pushes])
         except Unavailable:
@@ -231,7 +231,7 @@ class Push:
         except Refused as refusal:
             await self._refused(pushes, refusal.code)
         else:
-            await self._answered(pushes, outcomes, began)
+            await self._answered(pushes, outcomes)
         finally:
             self._in_hand -= _ids(pushes)
 
@@ -245,7 +245,7 @@ class Push:
         self._count_failure(code)
         await self._surely(lambda: self._pushes.drop(pushes[0].ids))
 
-    async def _answered(self, pushes: list[_Push], outcomes: Sequence[Outcome], began: float) -> None:
+    async def _answered(self, pushes: list[_Push], outcomes: Sequence[Outcome]) -> None:
         tickets: list[tuple[str | None, str, int]] = []
         gone: list[tuple[str, float]] = []
         for push, outcome in zip(pushes, outcomes, strict=True):
@@ -256,7 +256,7 @@ class Push:
             else:
                 self._count_failure(error)
             if error == DEVICE_NOT_REGISTERED:
-                gone.append((token, time.monotonic() - began))
+                gone.append((token, push.claimed_at))
         await self._surely(lambda: self._pushes.record(_ids(pushes), tickets, receipts_after_s=self._receipts_after_s))
         await self._forget(gone)
 
@@ -279,7 +279,7 @@ class Push:
             if receipt is not None and receipt.error is not None:
                 self._count_failure(receipt.error)
                 if receipt.error == DEVICE_NOT_REGISTERED:
-                    gone.append((ticket.token, ticket.age_s))
+                    gone.append((ticket.token, ticket.created_at))
             if receipt is not None or ticket.age_s > _RECEIPT_KEPT_S:
                 done.append(ticket.id)
         await self._forget(gone)

@@ -88,7 +88,8 @@ _CLAIM = Statement(
         SELECT b.user_id, realtime_unread(b.user_id) AS count
         FROM (SELECT DISTINCT user_id FROM picked WHERE what = 'badge') b
     )
-    SELECT q.id, q.token, q.user_id, q.what, extract(epoch FROM now() - q.first_at)::float8,
+    SELECT q.id, q.token, q.user_id, q.what, extract(epoch FROM now())::float8,
+        extract(epoch FROM now() - q.first_at)::float8,
         t.token IS NOT NULL, realtime_online(q.user_id), coalesce(CASE coalesce(n.type, 'messages') {_ENABLED}
             ELSE f.system_enabled END, true), coalesce(me.muted, false), f.quiet_start, f.quiet_end, f.quiet_time_zone,
         q.what = 'badge' AND u.count = t.badge_sent,
@@ -155,13 +156,13 @@ _RECORD = Statement(
     WHERE i.badge > 0 AND t.badge_sent = i.badge AND realtime_unread(t.user_id) < i.badge
     """,
 )
-# Not one that was registered anew since Expo said so.
+# Not one that was registered anew since. The instants are the database's: no clock of ours, and no pause, is in them.
 _FORGET = Statement(
     "push_forget_tokens",
     ("text[]", "float8[]"),
     """
-    DELETE FROM push_tokens t USING unnest($1, $2) AS i (token, age_s)
-    WHERE t.token = i.token AND (t.updated_at IS NULL OR t.updated_at <= now() - make_interval(secs => i.age_s))
+    DELETE FROM push_tokens t USING unnest($1, $2) AS i (token, known_at)
+    WHERE t.token = i.token AND (t.updated_at IS NULL OR t.updated_at <= to_timestamp(i.known_at))
     RETURNING t.token
     """,
 )
@@ -175,7 +176,7 @@ _TICKETS = Statement(
         SELECT id FROM push_tickets WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
     )
     UPDATE push_tickets t SET due_at = now() + make_interval(secs => $2) FROM due WHERE t.id = due.id
-    RETURNING t.id, t.token, extract(epoch FROM now() - t.created_at)::float8
+    RETURNING t.id, t.token, extract(epoch FROM t.created_at)::float8, extract(epoch FROM now() - t.created_at)::float8
     """,
 )
 _DONE = Statement("push_forget_tickets", ("text[]",), "DELETE FROM push_tickets WHERE id = ANY ($1)")
@@ -196,6 +197,7 @@ class Due(Struct):
     token: str
     user_id: str
     what: str
+    claimed_at: float  # by the database's clock, in seconds since 1970
     age_s: float
     is_owner: bool  # the device is still this person's
     is_online: bool
@@ -219,10 +221,11 @@ class Due(Struct):
 
 
 class Ticket(Struct):
-    """What Expo accepted, and how long ago."""
+    """What Expo accepted: when, by the database's clock in seconds since 1970, and how long ago."""
 
     id: str
     token: str
+    created_at: float
     age_s: float
 
 
@@ -279,8 +282,8 @@ class Pushes:
         await self._database.fetch(_RECORD, (array(ids), *columns, receipts_after_s))
 
     async def forget_tokens(self, tokens: Sequence[tuple[str, float]]) -> int:
-        """Forget devices that are gone, each as known some seconds ago; return how many there were."""
-        values = (array(token for token, _ in tokens), array(str(age_s) for _, age_s in tokens))
+        """Forget devices that are gone, each as known at a time of the database's; return how many there were."""
+        values = (array(token for token, _ in tokens), array(str(known_at) for _, known_at in tokens))
         return len({row[0] for row in await self._database.fetch(_FORGET, values)})
 
     async def due_tickets(self, limit: int, *, again_after_s: float) -> list[Ticket]:

@@ -4,12 +4,13 @@ What is checked is what Expo's documentation says of requests; anything else is 
 """
 
 import asyncio
+import contextlib
 import gzip
 import itertools
 import json
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tornado import web
@@ -172,6 +173,7 @@ class _Receipts(_Handler):
             self.write({"errors": [{"code": "VALIDATION_ERROR", "message": "one of them"}]})
         else:
             self.expo.asked.append(ids)
+            await self.expo.answering.wait()
             self.write({"data": self.expo.receipts(ids)})
 
 
@@ -248,6 +250,16 @@ async def mark(server: Server, user: str, chat: str, status: str, *ids: str) -> 
     body = {"messageIds": ids, "status": status}
     answer = await server.rest("POST", f"/api/conversations/{chat}/messages/status", body, user=user)
     assert answer.status == 200, answer
+
+
+@contextlib.contextmanager
+def in_one_moment(server: Server) -> Iterator[None]:
+    """Let all that is written meanwhile be of one moment, for as long as that takes."""
+    push = server.app.push
+    assert push is not None
+    usual_s, push._coalesce_s = push._coalesce_s, 3600
+    yield
+    push._coalesce_s = usual_s
 
 
 async def settled(server: Server) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import harness
-from tests.expo import ExpoStandIn, device, mark, pushing, settled, write
+from tests.expo import ExpoStandIn, device, in_one_moment, mark, pushing, settled, write
 from tests.harness import Server, until
 
 Start = Callable[..., Awaitable[Server]]
@@ -61,7 +61,7 @@ async def test_a_message_sent_by_socket_is_pushed_too(start: Start, expo: ExpoSt
 
 async def test_who_is_there_and_receives_is_not_pushed_to(start: Start, expo: ExpoStandIn) -> None:
     """A receipt withdraws it."""
-    server, alice, bob, chat, _ = await scene(start, expo)
+    server, alice, bob, chat, _ = await scene(start, expo, push_after_s=2)
     socket = await server.messages(bob)
     await write(server, alice, chat, "hello")
     frame = await socket.get("message.new")
@@ -89,7 +89,7 @@ async def test_who_is_there_and_acks_nothing_is_pushed_to(start: Start, expo: Ex
 
 async def test_the_presence_grace_counts_as_being_there(start: Start, expo: ExpoStandIn) -> None:
     """Whoever has just lost their socket is waited for; one who comes back and receives is not pushed to."""
-    server, alice, bob, chat, _ = await scene(start, expo, presence_grace_s=20, push_after_s=2)
+    server, alice, bob, chat, _ = await scene(start, expo, presence_grace_s=20, push_after_s=3)
     socket = await server.messages(bob)
     await socket.close()
     await write(server, alice, chat, "hello")
@@ -103,12 +103,13 @@ async def test_the_presence_grace_counts_as_being_there(start: Start, expo: Expo
 
 async def test_messages_within_moments_are_one_push(start: Start, expo: ExpoStandIn) -> None:
     """Of one sender in one conversation; what comes later is another."""
-    server, alice, bob, chat, _ = await scene(start, expo, push_coalesce_s=0.8)
+    server, alice, bob, chat, _ = await scene(start, expo)
     carol = await server.person("carol")
     group = await server.conversation(alice, bob, carol)
-    last = (await write(server, alice, chat, "one", "two", "three"))[-1]
-    await write(server, alice, group, "four")
-    await write(server, carol, group, "five", "six")
+    with in_one_moment(server):
+        last = (await write(server, alice, chat, "one", "two", "three"))[-1]
+        await write(server, alice, group, "four")
+        await write(server, carol, group, "five", "six")
     await settled(server)
     assert len(expo.messages) == 3
     by_body = {message["body"]: message for message in expo.messages}
@@ -124,13 +125,15 @@ async def test_messages_within_moments_are_one_push(start: Start, expo: ExpoStan
 @pytest.mark.parametrize("status", ["delivered", "read"])
 async def test_withdrawn_when_received_elsewhere(start: Start, expo: ExpoStandIn, status: str) -> None:
     """In part or in whole."""
-    server, alice, bob, chat, _ = await scene(start, expo, push_coalesce_s=1)
-    ids = await write(server, alice, chat, "one", "two")
-    await mark(server, bob, chat, status, ids[0])
+    server, alice, bob, chat, _ = await scene(start, expo)
+    with in_one_moment(server):
+        ids = await write(server, alice, chat, "one", "two")
+        await mark(server, bob, chat, status, ids[0])
     await settled(server)
     assert [message["body"] for message in expo.messages] == ["two"]
-    ids = await write(server, alice, chat, "three", "four")
-    await mark(server, bob, chat, status, ids[1])
+    with in_one_moment(server):
+        ids = await write(server, alice, chat, "three", "four")
+        await mark(server, bob, chat, status, ids[1])
     await settled(server)
     assert len(expo.messages) == 1
 
@@ -138,10 +141,11 @@ async def test_withdrawn_when_received_elsewhere(start: Start, expo: ExpoStandIn
 async def test_withdrawn_while_it_waits_for_expo(start: Start, expo: ExpoStandIn) -> None:
     """What is read between two tries is not sent by the second."""
     server, alice, bob, chat, _ = await scene(start, expo)
-    expo.trouble = [lambda handler: handler.set_status(503)]
+    expo.trouble = [lambda handler: handler.set_status(503)] * 50
     ids = await write(server, alice, chat, "one")
-    await until(lambda: not expo.trouble)
+    await until(lambda: len(expo.trouble) < 50)
     await mark(server, bob, chat, "read", *ids)
+    expo.trouble.clear()
     await settled(server)
     assert expo.messages == []
     assert server.app.push is not None and server.app.push.dropped["withdrawn"] == 1

@@ -19,7 +19,8 @@ FAMILY = "👨‍👩‍👧‍👦"
 def due(**fields: Any) -> Due:
     """Return a row of the queue that would be sent."""
     usual: dict[str, Any] = {
-        "id": 1, "token": "ExponentPushToken[x]", "user_id": "u", "what": "messages", "age_s": 5.0, "is_owner": True,
+        "id": 1, "token": "ExponentPushToken[x]", "user_id": "u", "what": "messages",
+        "claimed_at": 0.0, "age_s": 5.0, "is_owner": True,
         "is_online": False, "is_enabled": True, "is_muted": False, "quiet_start": None, "quiet_end": None,
         "quiet_time_zone": None, "is_shown": None, "conversation_id": "c", "sender_id": "s",
         "sender_handle": "alice", "missed": 1, "message_id": "m", "text": "hello", "notification_id": None,
