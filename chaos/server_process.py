@@ -8,7 +8,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -17,6 +16,8 @@ from urllib.parse import quote
 
 import jwt
 import psutil
+
+from tests.basics import free_port
 
 _ROOT = Path(__file__).resolve().parent.parent
 # A start imports, recovers PostgreSQL and migrates; other work may keep the machine busy meanwhile.
@@ -56,7 +57,7 @@ class ServerProcess:
     def __init__(self, fault_in: str | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="bountyexpo-chaos-"))
         self.directory.chmod(0o755)
-        self.port = _free_port()
+        self.port = free_port()
         self.secret = secrets.token_urlsafe(48)
         self.log = self.directory / "server.log"
         # Whether a fault (or the end) asked for what is happening to the process.
@@ -174,9 +175,3 @@ async def _read_all(stream: asyncio.StreamReader) -> None:
     """Read on, so that the server never waits for us."""
     while await stream.read(65_536):
         pass
-
-
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,6 @@ thread, so a module that uses it has no coroutine tests. For one that is: ``brow
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from playwright.async_api import Page, Route, async_playwright
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from storage import seed
-from tests.harness import SECRET
+from tests.harness import SECRET, free_port
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 25.0
@@ -41,9 +40,7 @@ class LiveServer:
     def __init__(self, dsn: str, **settings: object) -> None:
         self.dsn = dsn
         seed.seed(dsn)
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         given = {
             "port": self.port, "database_url": dsn, "supabase_jwt_secret": SECRET, "message_rate": 0,

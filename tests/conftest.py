@@ -20,7 +20,9 @@ from tests.browser import chromium, live  # noqa: F401  # fixtures
 from tests.expo import ExpoStandIn
 from tests.harness import Server
 
-_TEST_TIMEOUT_S = 40
+_TEST_TIMEOUT_S = 50
+# Starting or stopping the test's servers; no more, so that what hangs is said before the test's time is over.
+_STEP_S = 30
 _names = (f"t{number}" for number in itertools.count())
 
 
@@ -97,13 +99,13 @@ def start(io_loop: IOLoop, dsn: str) -> Iterator[Callable[..., Awaitable[Server]
         for server in servers:
             await server.stop()
 
-    io_loop.run_sync(stop_all, timeout=10)
+    io_loop.run_sync(stop_all, timeout=_STEP_S)
 
 
 @pytest.fixture
 def server(io_loop: IOLoop, start: Callable[..., Awaitable[Server]]) -> Server:
     """A server with the usual settings of the tests."""
-    return io_loop.run_sync(start, timeout=10)
+    return io_loop.run_sync(start, timeout=_STEP_S)
 
 
 def _admin(postgres: EmbeddedPostgres, statement: str) -> None:

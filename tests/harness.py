@@ -18,12 +18,13 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from app import App
 from settings import Settings
 from tests.basics import SECRET as SECRET
+from tests.basics import SOON_S as SOON_S
+from tests.basics import free_port as free_port
 from tests.basics import token as token
 from tests.basics import until as until
 from tests.contract import CONTRACT
 
-# How long a test waits for what has to come, and for what must not.
-SOON_S = 5.0
+# How long a test waits for what must not come.
 NEVER_S = 0.15
 
 # Rates are off but where a test is about them; the grace is short, so that tests of others need not wait for it.
@@ -242,7 +243,8 @@ class Server:
             body=sent,
             raise_error=False,
             allow_nonstandard_methods=True,
-            request_timeout=10,
+            connect_timeout=SOON_S,
+            request_timeout=SOON_S,
         )
         decoded = json.loads(answer.body) if answer.body else None
         CONTRACT.check_call(method, path, sent or b"", answer.code, answer.headers, decoded)

@@ -50,7 +50,7 @@ async def ended_after(streams: Streams, trickle: bytes = b"") -> float:
     rest = iter(trickle)
     with contextlib.suppress(ConnectionError):
         while not reader.at_eof():
-            assert time.monotonic() - started < 2 * SOON_S, "it is still open"
+            assert time.monotonic() - started < SOON_S, "it is still open"
             byte = next(rest, None)
             if byte is not None:
                 writer.write(bytes((byte,)))
@@ -82,7 +82,8 @@ async def test_whoever_falls_silent_is_ended(start: Start) -> None:
             writer.write(sent)
         trickles = (b"", b"", b"", b"x" * 10_000)
         tooks = await asyncio.gather(*(ended_after(*each) for each in zip(opened, trickles, strict=True)))
-    assert max(tooks) < 0.4 + 0.5 + 5.5  # the heartbeat, its sweep, and the time to answer the close frame
+    # The heartbeat, its sweep, and the time to answer the close frame are 6.4 s; the bytes would trickle for minutes.
+    assert max(tooks) < SOON_S
     await until(lambda: not server.app.registry.connections)
 
 
@@ -97,7 +98,7 @@ async def test_slow_requests_are_ended(start: Start) -> None:
         begun = (b"GET /health HTTP/1.1\r\nX-Pad: ", handshake(EVENTS)[:-10], head.encode())
         opened = [await stack.enter_async_context(connected(server, sent)) for sent in begun]
         tooks = await asyncio.gather(*(ended_after(each, b"x" * 9000) for each in opened))
-    assert max(tooks) < 2
+    assert max(tooks) < SOON_S  # a byte each 0.05 s would take minutes
     assert server.sql("SELECT count(*) FROM bounties") == [(0,)]
 
 
@@ -111,7 +112,7 @@ async def test_connections_that_never_ask_are_ended_and_in_nobody_s_way(start: S
         await sender.say(conversation_id, "hi")
         await receiver.get("message.new")
         tooks = await asyncio.gather(*(ended_after(each) for each in opened))
-    assert max(tooks) < 3
+    assert max(tooks) < SOON_S
 
 
 async def test_what_comes_with_the_handshake(server: Server) -> None:
@@ -201,7 +202,7 @@ async def test_commands_without_reading_the_answers(start: Start) -> None:
         await until(lambda: server.app.registry.connections)
         [connection] = server.app.registry.connections.values()
         many = frame(TEXT, b'{"type":"ping","ts":"%s"}' % (b"x" * 64)) * 2000
-        async with asyncio.timeout(4 * SOON_S):
+        async with asyncio.timeout(SOON_S):
             while not connection.closing:
                 flood.writer.write(many)
                 with contextlib.suppress(ConnectionError):

@@ -14,7 +14,7 @@ from protocol.codes import AppError
 from protocol.outbound import timestamp
 from services import analytics
 from storage.analytics import PEOPLE_BITS, Analytics, Minute, _estimate
-from tests.harness import Server, token, until
+from tests.harness import SOON_S, Server, token, until
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -120,7 +120,7 @@ async def test_marks_of_one_batch_count_once(server: Server) -> None:
             for seq in (place + 1, place + 2):
                 await other.send("message.read", conversationId=chat, seq=seq)
         await until(lambda: server.app.context.traffic.received.total() >= 10)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SOON_S):
         while server.sql("SELECT min(read_seq) FROM conversation_participants WHERE user_id = %s", bob) != [(6,)]:
             await asyncio.sleep(0.01)
     await asyncio.gather(*(other.flush() for other in others))
@@ -166,7 +166,7 @@ async def test_two_servers_add_up(start: Start) -> None:
 
 async def test_a_store_that_is_away_loses_no_minute(start: Start) -> None:
     """What can't be written is kept, and written later with the minute that it was."""
-    server = await start(request_timeout_s=0.3)
+    server = await start(request_timeout_s=1)
     alice, _, chat = await server.pair()
     device = await server.messages(alice)
     await device.say(chat, "hello")
@@ -182,7 +182,7 @@ async def test_a_store_that_is_away_loses_no_minute(start: Start) -> None:
 
 async def test_people_survive_a_store_that_is_away(start: Start) -> None:
     """An hour's people too are kept until they can be written."""
-    server = await start(request_timeout_s=0.3)
+    server = await start(request_timeout_s=1)
     await server.messages(await server.person())
     now = next_minute()
     with server.locked("analytics_hours"), pytest.raises(AppError):

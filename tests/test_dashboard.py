@@ -21,7 +21,7 @@ from tornado.httpclient import HTTPRequest, HTTPResponse
 from services import analytics
 from storage.analytics import Analytics, Minute
 from tests.browser import browser_page, needs_chromium
-from tests.harness import Client, Server, token, until
+from tests.harness import Client, Server, free_port, token, until
 from tests.raw import exchange
 
 Start = Callable[..., Awaitable[Server]]
@@ -132,7 +132,7 @@ async def test_the_stream_is_for_administrators_only(server: Server) -> None:
         await client.error(code)
         assert await client.closed() == 4401
         assert {frame["type"] for frame in client.seen} == {"error"}
-    expiring = await stream(server, admin(exp=int(time.time() + 2)))
+    expiring = await stream(server, admin(exp=math.ceil(time.time() + 2)))  # an update comes each second
     await expiring.get("dashboard.update")
     assert await expiring.closed() == 4401
 
@@ -379,7 +379,7 @@ async def test_for_everybody(server: Server, scheme: str) -> None:
 @needs_chromium
 async def test_what_goes_wrong_is_said(start: Start) -> None:
     """No administrator; a history that does not load, and does when asked again; a server that goes and comes back."""
-    server = await start(request_timeout_s=0.5)
+    server = await start(request_timeout_s=0.5, port=free_port())
     async with browser_page() as page:
         await page.goto(f"http://127.0.0.1:{server.port}/dashboard")
         await page.get_by_label("Access token").fill(token(str(uuid.uuid4())))

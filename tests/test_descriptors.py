@@ -39,9 +39,13 @@ async def test_a_flood_of_connections_leaves_the_server_at_work(server: tuple[ps
     with ExitStack() as flood:
         for _ in range(2 * ALLOWED):
             flood.enter_context(socket.create_connection(("127.0.0.1", port)))
-        used = process.cpu_times().user
-        await asyncio.sleep(0.3)
-        assert process.cpu_times().user - used < 0.15, "the loop spins"
+        for _ in range(10):  # what it has to do for the flood may take a busy machine a while
+            used = process.cpu_times().user
+            await asyncio.sleep(0.3)
+            if process.cpu_times().user - used < 0.15:
+                break
+        else:
+            raise AssertionError("the loop spins")
         await client.write_message('{"type": "ping", "ts": 1}')
         assert "connection" in str(await client.read_message())
         assert "pong" in str(await client.read_message())

@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as PgConnection  # noqa: N812
 from psycopg2.extensions import make_dsn
 
 from tests.bounty_stream import caught_up, ids, new_bounties, new_bounty, old_bounties, set_status, statuses
-from tests.harness import Client, Server, until
+from tests.harness import SOON_S, Client, Server, until
 
 # The relay looks by itself every 2 s; what comes sooner was told by a notification.
 POLL_S = 2.0
@@ -146,7 +146,7 @@ async def test_an_event_without_a_notification(server: Server) -> None:
     bounty = (await old_bounties(server, 1))[0]
     client = await server.events()
     server.sql("INSERT INTO bounty_events (bounty_id, status) VALUES (%s, 'archived')", bounty)
-    event = await client.get("bounty.status", timeout=POLL_S + 3)
+    event = await client.get("bounty.status", timeout=POLL_S + SOON_S)
     assert (event["id"], event["status"], event["eventId"]) == (bounty, "archived", 2)
 
 
@@ -202,7 +202,7 @@ async def deaf_subscriber(server: Server) -> socket.socket:
 async def read_to_the_end(deaf: socket.socket) -> bytes:
     """Return all that was sent to it, until the server's close."""
     loop, data = asyncio.get_running_loop(), b""
-    while chunk := await asyncio.wait_for(loop.sock_recv(deaf, 65536), 5):
+    while chunk := await asyncio.wait_for(loop.sock_recv(deaf, 65536), SOON_S):
         data += chunk
         if b"\x88\x02" in data[-200:]:
             break

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from protocol.inbound import BOUNTY_STATUSES
-from tests.harness import Answer, Server, token
+from tests.harness import SOON_S, Answer, Server, token
 from tests.raw import exchange, handshake
 
 Start = Callable[..., Awaitable[Server]]
@@ -132,7 +132,7 @@ async def test_headers_too_large(start: Start) -> None:
 
 async def test_requests_that_never_end(start: Start) -> None:
     """Headers or a body that take longer than REQUEST_TIMEOUT_S end the connection, and so does idleness."""
-    server = await start(request_timeout_s=0.3)
+    server = await start(request_timeout_s=1)
     body = request("POST", "/api/bounties", f"Authorization: Bearer {token(str(uuid.uuid4()))}", "Content-Length: 9")
     for unfinished in (b"", b"GET /health HTTP/1.1\r\nHost:", body + b"{"):
         assert await exchange(server.port, unfinished) == b""
@@ -185,7 +185,7 @@ async def test_detailed_health(server: Server) -> None:
             await asyncio.sleep(0.01)
         return answer
 
-    answer = await asyncio.wait_for(relaying(), 5)
+    answer = await asyncio.wait_for(relaying(), SOON_S)
     parts = {name: answer.body[name] for name in ("database", "redis", "websocket", "push", "eventRelay")}
     assert all(part["status"] in ("up", "down", "off") and "latencyMs" in part for part in parts.values())
     assert parts["database"]["status"] == parts["websocket"]["status"] == "up"
@@ -208,7 +208,7 @@ async def test_stats(server: Server) -> None:
         assert (counts["totalClients"], counts["totalRooms"], counts["onlineUsers"]) == (3, 1, 2)
     assert ISO_TIME.fullmatch(events["timestamp"]) and ISO_TIME.fullmatch(messages["timestamp"])
     await device.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SOON_S):
         while (await server.rest("GET", "/messages/stats")).body["totalClients"] != 2:
             pass
 

@@ -14,8 +14,16 @@ from tornado.httpclient import HTTPClientError
 from protocol.outbound import text_frame
 from tests.harness import Client, Server, token, until
 from tests.raw import CLOSE, PING, PONG, TEXT, RawSocket
+from tests.test_rate_limiter import Clock
 
 Start = Callable[..., Awaitable[Server]]
+
+
+def clock_of(server: Server, rate: str) -> Clock:
+    """Stop the clock of a rate, so that no token comes while a test takes its time; return it."""
+    clock = Clock()
+    server.app._rates[rate]._clock = clock
+    return clock
 
 
 async def refused(server: Server, path: str = "/events/subscribe", **query: Any) -> None:
@@ -48,6 +56,7 @@ async def test_sockets_of_a_user(start: Start) -> None:
 async def test_attempts_of_a_user_with_too_many_sockets(start: Start) -> None:
     """CONNECT_RATE_PER_10S holds for a user past their cap too, with HTTP 429; within it a user is not counted."""
     server = await start(max_connections_per_user=1, connect_rate_per_10s=2)
+    clock_of(server, "connect")
     user = await server.person()
     for _ in range(5):
         await leaves(server, await server.messages(user))
@@ -105,6 +114,7 @@ async def test_sockets_of_the_server(start: Start) -> None:
 async def test_attempts_of_an_address(start: Start) -> None:
     """CONNECT_RATE_PER_10S: past it HTTP 429 for those without a valid token, while users still come in."""
     server = await start(connect_rate_per_10s=3)
+    clock_of(server, "connect")
     await server.events()
     await server.events(token="nonsense")
     await (await server.socket("/messages/subscribe")).error("AUTH_REQUIRED")
@@ -112,7 +122,7 @@ async def test_attempts_of_an_address(start: Start) -> None:
         with pytest.raises(HTTPClientError) as caught:
             await server.socket(path, token="nonsense")
         assert caught.value.code == 429 and caught.value.response is not None
-        assert 1 <= int(caught.value.response.headers["Retry-After"]) <= 4
+        assert caught.value.response.headers["Retry-After"] == "4"
         assert b"RATE_LIMITED" in caught.value.response.body
     await server.messages(await server.person())
 
@@ -120,6 +130,7 @@ async def test_attempts_of_an_address(start: Start) -> None:
 async def test_messages_of_a_user(start: Start) -> None:
     """MESSAGE_RATE and MESSAGE_BURST count sends of all a user's sockets and REST together; after the wait it works."""
     server = await start(message_rate=5, message_burst=3)
+    clock = clock_of(server, "message")
     alice, bob, chat = await server.pair()
     phone, laptop = await server.messages(alice), await server.messages(alice)
     await phone.say(chat, "1")
@@ -129,11 +140,11 @@ async def test_messages_of_a_user(start: Start) -> None:
     await phone.send("message.send", conversationId=chat, text="4", clientMessageId="k4")
     error = await phone.error("RATE_LIMITED")
     assert (error["requestType"], error["conversationId"], error["clientMessageId"]) == ("message.send", chat, "k4")
-    assert 0 < error["retryAfterMs"] <= 200
+    assert error["retryAfterMs"] == 200
     answer = await server.rest("POST", path, {"text": "4"}, user=alice)
     assert (answer.status, answer.body["code"], answer.headers["Retry-After"]) == (429, "RATE_LIMITED", "1")
     await (await server.messages(bob)).say(chat, "mine")
-    await asyncio.sleep(error["retryAfterMs"] / 1000)
+    clock.now += 2 * error["retryAfterMs"] / 1000
     assert "duplicate" not in await phone.say(chat, "4", "k4")
 
 
@@ -155,13 +166,14 @@ async def test_typing_of_a_user(start: Start) -> None:
 async def test_frames_of_a_socket(start: Start) -> None:
     """FRAME_RATE and FRAME_BURST count any frame of one socket; a frame past them is not acted on."""
     server = await start(frame_rate=0.5, frame_burst=3)
+    clock_of(server, "frame")
     client, other = await server.events(), await server.events()
     await client.send("ping", ts=1)
     await client.raw("nonsense")
     await client.send("ping", ts=2)
     await client.send("ping", ts=3)
     assert [(await client.frame())["type"] for _ in range(3)] == ["pong", "error", "pong"]
-    assert 0 < (await client.error("RATE_LIMITED"))["retryAfterMs"] <= 2000
+    assert (await client.error("RATE_LIMITED"))["retryAfterMs"] == 2000
     await client.nothing("pong")
     await other.send("ping", ts=4)
     await other.get("pong")
@@ -189,26 +201,30 @@ async def test_a_limit_that_is_heeded(start: Start, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("handlers.socket._IGNORED_FOR_S", 0.1)
     monkeypatch.setattr("handlers.socket._FRAME_PAUSE_S", 0.02)
     server = await start(frame_rate=20, frame_burst=1)
+    clock = clock_of(server, "frame")
     client = await server.events()
     for _ in range(4):
         await client.send("ping")
         await client.get("pong")
         await client.send("ping")
-        await asyncio.sleep((await client.error("RATE_LIMITED"))["retryAfterMs"] / 1000)
+        wait_s = (await client.error("RATE_LIMITED"))["retryAfterMs"] / 1000
+        await asyncio.sleep(wait_s)
+        clock.now += 2 * wait_s
 
 
 async def test_calls_of_a_user(start: Start) -> None:
     """REST_RATE_PER_MINUTE per user, with X-RateLimit-Limit, -Remaining and -Reset, and Retry-After on 429."""
     server = await start(rest_rate_per_minute=3)
+    clock_of(server, "rest")
     user = str(uuid.uuid4())
     for left in (2, 1, 0):
         answer = await server.rest("GET", "/api/conversations", user=user)
         assert answer.status == 200
         assert (answer.headers["X-RateLimit-Limit"], answer.headers["X-RateLimit-Remaining"]) == ("3", str(left))
-        assert 0 < int(answer.headers["X-RateLimit-Reset"]) <= 60
+        assert int(answer.headers["X-RateLimit-Reset"]) == 60 - 20 * left
     answer = await server.rest("GET", "/api/conversations", user=user)
     assert (answer.status, answer.body["code"]) == (429, "RATE_LIMITED")
-    assert 1 <= int(answer.headers["Retry-After"]) <= 20
+    assert answer.headers["Retry-After"] == "20"
     assert answer.headers["X-RateLimit-Remaining"] == "0"
     assert (await server.rest("GET", "/api/conversations", user=str(uuid.uuid4()))).status == 200
 
@@ -216,6 +232,7 @@ async def test_calls_of_a_user(start: Start) -> None:
 async def test_calls_of_an_address(start: Start) -> None:
     """Calls without a token count for their address, failed attempts to authenticate among them; health does not."""
     server = await start(rest_rate_per_minute=3)
+    clock_of(server, "rest")
     await server.rest("GET", "/api/bounties")
     assert (await server.rest("GET", "/api/conversations")).status == 401
     spoilt = {"Authorization": "Bearer nonsense"}

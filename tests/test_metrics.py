@@ -136,7 +136,7 @@ async def test_a_message_is_counted_on_its_way(server: Server) -> None:
 
 async def test_what_is_refused_is_counted(start: Start) -> None:
     """Bad tokens, rate limits, caps on connections, bad frames."""
-    server = await start(frame_rate=1, frame_burst=2, max_connections_per_user=1)
+    server = await start(frame_rate=0.01, frame_burst=2, max_connections_per_user=1)
     user = await server.person()
     bad = await server.socket("/messages/subscribe", token="nonsense")
     assert await bad.closed() == 4401

@@ -23,7 +23,7 @@ from tornado.websocket import websocket_connect
 
 from settings import Settings
 from tests.fake_systemd import FakeSystemd
-from tests.harness import Client, token, until
+from tests.harness import Client, free_port, token, until
 from tests.talkers import Caller, Talker, until_they_talk
 from tests.test_command import ROOT
 from tests.test_systemd import conversation, people, service
@@ -85,12 +85,6 @@ class Nginx:
     def logs(self) -> str:
         """Return all that it has written."""
         return "".join(path.read_text() for path in self.directory.glob("*.log") if path.name != "server.log")
-
-
-def free_port() -> int:
-    """Return a port that nobody has right now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def accepts(port: int) -> bool:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.harness import Client, Server
+from tests.harness import SOON_S, Client, Server
 from tests.test_messages import MOMENT
 
 TYPING = ("typing.start", "typing.stop")
@@ -54,14 +54,14 @@ async def test_repeated_starts_are_merged(server: Server) -> None:
 
 async def test_who_goes_on_typing_is_told_again_after_3_s(start: Callable[..., Awaitable[Server]]) -> None:
     """The merge ends after 3 s; and each start puts off the stop, so there is none in between."""
-    server = await start(typing_ttl_s=1)
+    server = await start(typing_ttl_s=2)
     alice, bob, chat = await server.pair()
     phone, theirs = await server.messages(alice), await server.messages(bob)
     began = time.monotonic()
     told: list[str] = []
     while told != ["typing.start", "typing.start"]:
         assert told in ([], ["typing.start"])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON_S
         await types(phone, chat)
         told += await heard(theirs)
         await theirs.nothing("typing.stop", within=0.1)
@@ -74,11 +74,11 @@ async def test_a_stop_follows_by_itself(start: Callable[..., Awaitable[Server]])
     server = await start(typing_ttl_s=0.2)
     alice, bob, chat = await server.pair()
     phone, theirs = await server.messages(alice), await server.messages(bob)
+    began = time.monotonic()
     await types(phone, chat)
     await theirs.get("typing.start")
-    began = time.monotonic()
     await theirs.get("typing.stop", senderId=alice, conversationId=chat)
-    assert 0.1 < time.monotonic() - began < 2
+    assert time.monotonic() - began > 0.19
     await server.rest("POST", f"/api/conversations/{chat}/typing", {"isTyping": True}, user=alice)
     assert [(await theirs.get(*TYPING))["type"] for _ in range(2)] == ["typing.start", "typing.stop"]
     await theirs.nothing(*TYPING, within=0.3)
