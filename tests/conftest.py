@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,14 +24,40 @@ from tests.harness import Server
 _TEST_TIMEOUT_S = 50
 # Starting or stopping the test's servers; no more, so that what hangs is said before the test's time is over.
 _STEP_S = 30
+# On a machine with two processors a run with two workers leaves both idle for half of its time.
+_WORKERS_MORE = 2
 _names = (f"t{number}" for number in itertools.count())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run every coroutine test on a Tornado loop."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: more than there are processors, since tests wait for more time than they compute."""
+    return (os.cpu_count() or 1) + _WORKERS_MORE
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give each worker of ``-n`` a share of its own, so that what a module shares is made once or twice, not by all."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run every coroutine test on a Tornado loop, and let every worker begin with what takes longest."""
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.gen_test(timeout=_TEST_TIMEOUT_S))
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        share = (len(items) - len(ordered)) // (workers - number)  # as xdist deals them out
+        first = slow[number::workers]
+        rest = max(0, share - len(first))
+        ordered += [*first, *others[:rest]]
+        del others[:rest]
+    items[:] = ordered
 
 
 @pytest.fixture(scope="session", autouse=True)

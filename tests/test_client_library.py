@@ -520,6 +520,7 @@ def test_unsent_messages_outlive_the_app(node: Node, live: LiveServer) -> None:
     script("await until(() => state.kept.get('bountyexpo-realtime.outbox') === '[]');")
 
 
+@pytest.mark.slow
 def test_a_network_that_says_nothing(node: Node, serve: Serve) -> None:
     """A server that does not answer pings any more is left, though nothing was closed."""
     server = serve(heartbeat_interval_s=1)

@@ -102,6 +102,7 @@ def test_every_close_code_is_told() -> None:
     assert all(code["meaning"] and code["reconnect"] for code in CONTRACT.asyncapi["x-close-codes"])
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test(timeout=_SCHEMATHESIS_TIMEOUT_S)
 @pytest.mark.timeout(_SCHEMATHESIS_TIMEOUT_S + 10)
 async def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class Machine:
         return {str(path): (path.lstat().st_mode & 0o777, path.lstat().st_mtime_ns) for path in found}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_from_nothing_to_removed(tmp_path: Path, bare: str) -> None:
     """Each step in turn, as a person takes them: one after the other, for making a release takes its time."""

@@ -185,7 +185,7 @@ def test_somebody_reads_for_long(earlier: str) -> None:
         wait_for(lambda: sql(earlier, waiting) != [(0,)])
         started = time.monotonic()
         sql(earlier, f"INSERT INTO messages (conversation_id, sender_id, text) VALUES ('{GROUP}', '{BOB}', 'x')")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10, "it waited for the reader"
         assert not migration.done()
         wait_for(lambda: sql(earlier, waiting) == [(0,)])
         wait_for(lambda: sql(earlier, waiting) != [(0,)])

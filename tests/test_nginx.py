@@ -23,7 +23,7 @@ from tornado.websocket import websocket_connect
 
 from settings import Settings
 from tests.fake_systemd import FakeSystemd
-from tests.harness import Client, free_port, token, until
+from tests.harness import SOON_S, Client, free_port, token, until
 from tests.talkers import Caller, Talker, until_they_talk
 from tests.test_command import ROOT
 from tests.test_systemd import conversation, people, service
@@ -182,13 +182,13 @@ async def test_an_idle_connection(service: Callable[..., FakeSystemd], dsn: str,
         found = re.search(rf"{name} +(\d+)s;", CONFIGURATION)
         assert found and int(found[1]) > defaults.heartbeat_interval_s + defaults.heartbeat_timeout_s
     unit = service(**TRUSTING, heartbeat_interval_s=0.4, heartbeat_timeout_s=2)
-    async with behind(unit, tmp_path, {"proxy_read_timeout 120s": "proxy_read_timeout 1s"}) as nginx:
+    async with behind(unit, tmp_path, {"proxy_read_timeout 120s": "proxy_read_timeout 2s"}) as nginx:
         client = Client(
             await websocket_connect(HTTPRequest(f"wss://{nginx.url}/events/subscribe", **UNVERIFIED)),
             "/events/subscribe",
         )
         await client.get("connection")
-        await client.nothing(within=2)
+        await client.nothing(within=3)
         await client.send("ping", ts=1)
         await client.get("pong")
         client.socket.close()
@@ -239,7 +239,7 @@ async def _stream(nginx: Nginx, source: str, claim: str | None) -> AsyncIterator
     try:
         assert b" 101 " in await reader.readline()
         await reader.readuntil(b"\r\n\r\n")
-        yield (await asyncio.wait_for(reader.readuntil(b"}"), 5)).decode("utf-8", "replace")
+        yield (await asyncio.wait_for(reader.readuntil(b"}"), SOON_S)).decode("utf-8", "replace")
     finally:
         writer.close()
         with contextlib.suppress(OSError, ssl.SSLError):

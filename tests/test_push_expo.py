@@ -26,7 +26,7 @@ def client(io_loop: IOLoop, expo: ExpoStandIn) -> Iterator[Expo]:
     """A client of the stand-in, without a server around it."""
 
     async def make() -> Expo:
-        return Expo(expo.url, ACCESS_TOKEN, request_timeout_s=0.5)
+        return Expo(expo.url, ACCESS_TOKEN, request_timeout_s=2)
 
     client = io_loop.run_sync(make)
     yield client
@@ -68,7 +68,7 @@ def redirect(handler: web.RequestHandler) -> None:
 
 async def silence(_handler: web.RequestHandler) -> None:
     """Answer too late."""
-    await asyncio.sleep(1)
+    await asyncio.sleep(3)
 
 
 def worker(server: Server) -> Push:

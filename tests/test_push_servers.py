@@ -82,6 +82,7 @@ def counts(expo: ExpoStandIn) -> collections.Counter[str]:
     return collections.Counter(message["to"] for message in expo.messages)
 
 
+@pytest.mark.slow
 async def test_killed_in_the_middle_of_a_batch(run: Run, expo: ExpoStandIn) -> None:
     """What Expo had answered is not sent again; what it had not is sent by the next server. Nothing is lost."""
     settings = {name: value for name, value in pushing(expo).items() if name != "push_after_s"}

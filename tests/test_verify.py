@@ -43,6 +43,7 @@ def address(server: Server) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test(timeout=_TIMEOUT_S + 5)
 @pytest.mark.timeout(_TIMEOUT_S + 15)
 async def test_a_good_server_passes(tmp_path: Path) -> None:
@@ -82,6 +83,7 @@ async def test_a_wrong_key_fails(server: Server) -> None:
     assert "✗ Authentication" in output and "AUTH_FAILED" in output
 
 
+@pytest.mark.slow
 async def test_a_dead_database_fails(start: Start, dsn: str) -> None:
     """The server is up, and its PostgreSQL is not."""
     async with proxied(dsn) as proxy:
