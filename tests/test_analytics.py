@@ -166,7 +166,7 @@ async def test_two_servers_add_up(start: Start) -> None:
 
 async def test_a_store_that_is_away_loses_no_minute(start: Start) -> None:
     """What can't be written is kept, and written later with the minute that it was."""
-    server = await start(request_timeout_s=1)
+    server = await start(request_timeout_s=2)
     alice, _, chat = await server.pair()
     device = await server.messages(alice)
     await device.say(chat, "hello")
@@ -182,7 +182,7 @@ async def test_a_store_that_is_away_loses_no_minute(start: Start) -> None:
 
 async def test_people_survive_a_store_that_is_away(start: Start) -> None:
     """An hour's people too are kept until they can be written."""
-    server = await start(request_timeout_s=1)
+    server = await start(request_timeout_s=2)
     await server.messages(await server.person())
     now = next_minute()
     with server.locked("analytics_hours"), pytest.raises(AppError):

@@ -452,7 +452,7 @@ def test_rate_limits(node: Node, serve: Serve, settings: dict[str, Any]) -> None
 
 def test_a_store_that_is_away(node: Node, serve: Serve) -> None:
     """STORE_UNAVAILABLE is waited out; what will never do is refused with the server's code, and ends nothing."""
-    server = serve(request_timeout_s=1)
+    server = serve(request_timeout_s=2)
     script = Script(node, server.url)
     script("state.one = client(alice_token); await state.one.connect();", **TOKENS)
     with closing(psycopg2.connect(server.dsn)) as lock, lock.cursor() as cursor:

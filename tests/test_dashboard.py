@@ -381,7 +381,7 @@ async def test_for_everybody(server: Server, scheme: str) -> None:
 @needs_chromium
 async def test_what_goes_wrong_is_said(start: Start) -> None:
     """No administrator; a history that does not load, and does when asked again; a server that goes and comes back."""
-    server = await start(request_timeout_s=0.5, port=free_port())
+    server = await start(request_timeout_s=2, port=free_port())
     async with browser_page() as page:
         await page.goto(f"http://127.0.0.1:{server.port}/dashboard")
         await page.get_by_label("Access token").fill(token(str(uuid.uuid4())))

@@ -45,7 +45,7 @@ async def whole(database: Database, size: int = SIZE) -> None:
     give_up = time.monotonic() + SOON_S
     while database.free < size:
         assert time.monotonic() < give_up, f"{database.free} of {size} connections came back"
-        await asyncio.gather(*(database.fetch(SLEEP, (0.01,)) for _ in range(size)))
+        await asyncio.gather(*(database.fetch(SLEEP, (0.01,), deadline_s=SOON_S) for _ in range(size)))
 
 
 async def unavailable(call: "asyncio.Future[object] | asyncio.Task[object]") -> AppError:
@@ -118,7 +118,7 @@ async def _away(proxy: Proxy, database: Database) -> None:
 async def test_terminated_connections_are_replaced_unnoticed(dsn: str) -> None:
     """Idle ones and the one that is at work; the caller hears nothing of it."""
     async with opened(dsn) as database:
-        at_work = asyncio.ensure_future(database.fetch(SLEEP, (0.2,)))
+        at_work = asyncio.ensure_future(database.fetch(SLEEP, (2,)))
         await until(lambda: sql(dsn, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
         terminate_backends(dsn)
         assert await at_work == [("slept",)]

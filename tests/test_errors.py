@@ -37,7 +37,7 @@ async def away(dsn: str) -> AsyncIterator[tuple[Server, Proxy]]:
     """Give a server whose store can be taken away, by the proxy in front of it."""
     proxy = Proxy(dsn)
     await proxy.open()
-    server = Server(proxy.dsn, request_timeout_s=0.5)
+    server = Server(proxy.dsn, request_timeout_s=2)
     try:
         await server.start()
         server.dsn = dsn

@@ -262,7 +262,7 @@ async def test_an_answer_lost_after_the_commit(dsn: str) -> None:
 async def test_an_unknown_outcome_is_told_when_the_store_is_back(dsn: str) -> None:
     """Committed, the answer lost, and then no store: the sender gets an error, the others the message, in its place."""
     chat, told = Chat(dsn), Told()
-    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=0.5) as writer:
+    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=2) as writer:
         proxy.lose_reply_to(b"the text", then=proxy.refuse)
         assert await refused(writer, chat.draft("the text", key="k"), told) is ErrorCode.STORE_UNAVAILABLE
         assert told.texts == []
@@ -279,7 +279,7 @@ async def test_an_unknown_outcome_is_told_before_later_messages(dsn: str, monkey
     """Those that gather while the store is asked each get their own place, behind it."""
     monkeypatch.setattr(storage.message_writer, "_ASK_AGAIN_S", 0.05)
     chat, told = Chat(dsn), Told()
-    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=0.6) as writer:
+    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=2) as writer:
         proxy.lose_reply_to(b"the text", then=proxy.refuse)
         assert await refused(writer, chat.draft("the text"), told) is ErrorCode.STORE_UNAVAILABLE
         first = writer.write(chat.draft("first"), told)
@@ -295,7 +295,7 @@ async def test_an_unknown_outcome_is_told_before_later_messages(dsn: str, monkey
 async def test_what_was_never_committed_is_not_told(dsn: str) -> None:
     """The store was gone before the statement reached it."""
     chat, told = Chat(dsn), Told()
-    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=0.3) as writer:
+    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=2) as writer:
         proxy.refuse()
         assert await refused(writer, chat.draft("lost"), told) is ErrorCode.STORE_UNAVAILABLE
         await proxy.open()
@@ -307,7 +307,7 @@ async def test_what_was_given_up_is_not_stored_later(dsn: str, monkeypatch: pyte
     """The statement is still on its way when the store is asked: once it is said to be lost, it has to stay lost."""
     monkeypatch.setattr(storage.message_writer, "_ASK_AGAIN_S", 0.05)
     chat, told = Chat(dsn, conversations=2), Told()
-    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=1) as writer:
+    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=2) as writer:
         await writer.write(chat.draft("before"), told)
         with closing(psycopg2.connect(dsn)) as other, other.cursor() as cursor:
             cursor.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", (chat.conversations[0],))
@@ -323,7 +323,7 @@ async def test_what_was_given_up_is_not_stored_later(dsn: str, monkeypatch: pyte
 async def test_settled_tells_what_was_unknown(dsn: str) -> None:
     """Whoever reads the store and then waits until all is settled finds nothing there that is told later again."""
     chat, told = Chat(dsn), Told()
-    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=0.5) as writer:
+    async with proxied(dsn) as proxy, writing(proxy.dsn, deadline_s=2) as writer:
         proxy.lose_reply_to(b"the text", then=proxy.refuse)
         assert await refused(writer, chat.draft("the text"), told) is ErrorCode.STORE_UNAVAILABLE
         with pytest.raises(AppError):

@@ -258,7 +258,7 @@ async def test_an_answer_lost_with_its_connection(start: Start, dsn: str, expo: 
 async def test_the_database_goes_away_while_expo_answers(dsn: str, expo: ExpoStandIn) -> None:
     """The answer is remembered until it can be noted: what Expo answered is not sent again."""
     async with proxied(dsn) as proxy:
-        server = Server(proxy.dsn, **pushing(expo, request_timeout_s=0.5))
+        server = Server(proxy.dsn, **pushing(expo, request_timeout_s=2))
         server.dsn = dsn
         await server.start()
         alice, bob, chat = await server.pair()
@@ -268,7 +268,7 @@ async def test_the_database_goes_away_while_expo_answers(dsn: str, expo: ExpoSta
         await until(lambda: expo.requests)
         proxy.refuse()
         expo.answering.set()
-        await asyncio.sleep(1.5)  # longer than the statement's deadline
+        await asyncio.sleep(2.5)  # longer than the statement's deadline
         await proxy.open()
         await settled(server)
         assert counts(expo) == {token: 1}

@@ -87,7 +87,7 @@ async def test_a_wrong_key_fails(server: Server) -> None:
 async def test_a_dead_database_fails(start: Start, dsn: str) -> None:
     """The server is up, and its PostgreSQL is not."""
     async with proxied(dsn) as proxy:
-        broken = Server(proxy.dsn, request_timeout_s=0.5)
+        broken = Server(proxy.dsn, request_timeout_s=2)
         await broken.start()
         try:
             proxy.refuse()
