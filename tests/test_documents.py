@@ -54,6 +54,7 @@ def test_openapi_is_valid() -> None:
     OpenAPIV31SpecValidator(CONTRACT.openapi).validate()
 
 
+@pytest.mark.timeout(120)  # the packages may have to be installed
 def test_asyncapi_is_valid(node_packages: Path) -> None:  # noqa: F811
     """By the schema that the AsyncAPI project publishes; and every reference leads somewhere."""
     schema = node_packages / "node_modules" / "@asyncapi" / "specs" / "schemas" / "3.0.0.json"

@@ -19,6 +19,9 @@ from tests.contract import CONTRACT
 from tests.node_packages import node_packages  # noqa: F401
 from tests.serving import Serving, serving
 
+# Whoever comes first installs the packages, the others wait; then a server is started.
+pytestmark = pytest.mark.timeout(150)
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "quick-reference.md").read_text()
 LIBRARY = ROOT / "static" / "bountyexpo-realtime.js"
