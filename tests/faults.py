@@ -79,6 +79,10 @@ class Proxy:
         path = f"{self._direct['host']}/.s.PGSQL.5432"
         with contextlib.suppress(OSError):
             up_reader, up_writer = await asyncio.open_unix_connection(path)
+            if self._listener is None:  # refused while this one was being opened
+                up_writer.transport.abort()
+                writer.transport.abort()
+                return
             self._writers |= {writer, up_writer}
             doomed: list[bool] = []
             pumps = [
