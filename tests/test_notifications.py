@@ -163,6 +163,10 @@ async def test_what_a_lost_wake_up_hid_is_found(server: Server) -> None:
     await until(lambda: server.app.listener.connected)  # its coming up is a reason to look, too
     alice = await server.person()
     phone, _ = await connect(server, alice)
+    # The look at the start is over when what was written after it has come, and nothing follows.
+    heard = notify(server, alice, "with one")
+    await phone.get("notification.new", id=heard)
+    await phone.nothing("notification.new")
     server.sql("ALTER TABLE notifications DISABLE TRIGGER USER")
     quiet = notify(server, alice, "without a wake-up")
     server.sql("ALTER TABLE notifications ENABLE TRIGGER USER")
