@@ -54,12 +54,14 @@ OUT_OF_ORDER = """
 
 
 class EarlierBackend:
-    """Writes as the app's earlier backend does, which knows nothing of seq, until it is stopped."""
+    """Writes as the app's earlier backend does, which knows nothing of seq, until it is stopped.
+
+    It fails when a lock is not had within 2 s. PostgreSQL itself looks at that: a machine that is busy is no lock.
+    """
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._stopped = threading.Event()
-        self.slowest_s = 0.0
         self.texts: list[str] = []
 
     def run(self) -> None:
@@ -68,15 +70,14 @@ class EarlierBackend:
         with closing(psycopg2.connect(self._dsn)) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
+            cursor.execute("SET lock_timeout = '2s'")
             while not self._stopped.is_set():
                 text = uuid.uuid4().hex
                 where = random.choice([GROUP, NEW_PAIR, *conversations])
-                started = time.monotonic()
                 cursor.execute(
                     "INSERT INTO messages (conversation_id, sender_id, text) VALUES (%s, %s, %s)", (where, BOB, text)
                 )
                 cursor.execute("SELECT count(*) FROM messages WHERE text = %s", (text,))
-                self.slowest_s = max(self.slowest_s, time.monotonic() - started)
                 self.texts.append(text)
 
     def stop(self) -> None:
@@ -140,7 +141,6 @@ def check(dsn: str, backend: EarlierBackend) -> None:
         f"SELECT count(*) FROM conversation_participants WHERE delivered_seq < {LARGE} AND conversation_id = '{GROUP}'"
     )
     assert sql(dsn, early) == [(0,)]
-    assert backend.slowest_s < 2
 
 
 def test_others_write_meanwhile(in_use: tuple[str, EarlierBackend]) -> None:
