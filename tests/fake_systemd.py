@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -25,13 +26,15 @@ WATCHDOG_S = 3.0
 class FakeSystemd:
     """One service with a socket unit. The socket lives as long as this object, whatever the server does.
 
-    ``told`` is what the server has said, a dict a datagram, of all its lives.
+    ``told`` is what the server has said, a dict a datagram, of all its lives; ``ready_at`` is when each of them was
+    ready, in monotonic seconds.
     """
 
     def __init__(self, directory: Path, **settings: object) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port: int = self.listening.getsockname()[1]
         self.told: list[dict[str, str]] = []
+        self.ready_at: list[float] = []
         self.log = directory / "server.log"
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,6 +65,7 @@ class FakeSystemd:
             )
         await until(lambda: self.count("READY") > ready or self._process.poll() is not None, PATIENCE_S)
         assert self._process.poll() is None, self.log.read_text()
+        self.ready_at.append(time.monotonic())
 
     async def reload(self) -> None:
         """Send SIGHUP; return when the server has said that it is done."""

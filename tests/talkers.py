@@ -35,6 +35,8 @@ class Talker:
     heard: list[int] = field(default_factory=list)
     # How long after its reconnectAfterMs each return took, in seconds.
     late_s: list[float] = field(default_factory=list)
+    # When each return was, in monotonic seconds.
+    back_at: list[float] = field(default_factory=list)
     closes: list[int | None] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     leaving: bool = False
@@ -89,7 +91,8 @@ class Talker:
         try:
             await self._until(socket, "connected")
             if due is not None:
-                self.late_s.append(time.monotonic() - due)
+                self.back_at.append(time.monotonic())
+                self.late_s.append(self.back_at[-1] - due)
             await self._sync(socket)
         except Exception:
             socket.close()

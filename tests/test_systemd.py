@@ -106,7 +106,10 @@ async def test_ten_restarts_under_load(service: Callable[..., FakeSystemd], dsn:
     print(f"\n{said} messages by socket, {sent} by REST, {len(late_s)} returns, the last {max(late_s):.2f} s late")
     assert [failure for one in (*talkers, *callers) for failure in one.failures] == []
     assert all(one.closes == [1012] * RESTARTS for one in talkers)
-    assert statistics.median(late_s) < 1 and max(late_s) < PATIENCE_S
+    # A start that the machine holds up takes longer than clients can be told before. Then a second from its end counts.
+    for number, ready_at in enumerate(unit.ready_at[1:]):
+        assert all(one.late_s[number] < 1 or one.back_at[number] < ready_at + 1 for one in talkers), number
+    assert statistics.median(late_s) < 1
     for one in talkers:
         stored = sql(
             dsn, f"SELECT seq, client_message_id FROM messages WHERE conversation_id = '{one.conversation_id}'"
