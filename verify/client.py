@@ -44,6 +44,15 @@ class Socket:
         """Send a text as it is."""
         await self._connection.write_message(text)
 
+    async def write(self, *, clientMessageId: str, **fields: Any) -> dict[str, Any]:  # noqa: N803
+        """Send a ``message.send``; past the rate limit, again in time. Return the ack, or another error."""
+        while True:
+            await self.send("message.send", clientMessageId=clientMessageId, **fields)
+            answer = await self.get("message.ack", "error", clientMessageId=clientMessageId)
+            if answer.get("code") != "RATE_LIMITED":
+                return answer
+            await asyncio.sleep(answer["retryAfterMs"] / 1000)
+
     async def get(self, *kinds: str, within: float = PATIENCE_S, **fields: Any) -> dict[str, Any]:
         """Return the next frame of one of these types and with these fields; raise ``NotSeen``."""
         give_up = time.monotonic() + within

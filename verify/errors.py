@@ -62,9 +62,9 @@ async def empty_text(world: World) -> Found:
 async def unknown_message(world: World) -> Found:
     """UNKNOWN_MESSAGE."""
     conversation, socket = await world.conversation(), await world.messages(world.alice)
-    fields = {"conversationId": conversation, "text": "x", "clientMessageId": uuid.uuid4().hex}
-    await socket.send("message.send", **fields, replyTo=str(uuid.uuid4()))
-    await _error(socket, "UNKNOWN_MESSAGE")
+    key, strange = uuid.uuid4().hex, str(uuid.uuid4())
+    answer = await socket.write(conversationId=conversation, text="x", clientMessageId=key, replyTo=strange)
+    expect(answer.get("code") == "UNKNOWN_MESSAGE", f"{answer.get('code', answer['type'])} instead of UNKNOWN_MESSAGE")
     return "UNKNOWN_MESSAGE"
 
 
