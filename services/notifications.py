@@ -32,30 +32,32 @@ class Notifications:
     def __init__(self, store: notifications.Notifications, registry: Registry) -> None:
         self._store = store
         self._registry = registry
-        # What each socket was told and has not been told to be read. One that is not in here was told nothing yet.
+        # What each socket was told and has not been told to be read.
         self._told: dict[Connection, frozenset[str]] = {}
-        # Sockets that want only what comes from now on.
-        self._skipping: set[Connection] = set()
+        # Sockets that were told nothing yet: whether they want what was there when they came.
+        self._new: dict[Connection, bool] = {}
+        # Sockets that are not ready, and something has changed for them meanwhile.
+        self._early: set[Connection] = set()
         # What was there when a socket came, of those that could not take all of it at once.
-        self._replaying: dict[Connection, set[str]] = {}
+        self._replaying: dict[Connection, frozenset[str]] = {}
         self._woken: set[str] = set()
         self._telling: asyncio.Task[None] | None = None
 
     def arrived(self, connection: Connection, user_id: str, *, has_unread: bool, replay: bool) -> None:
         """A socket is ready; what its user has not read is sent, or passed over."""
-        if connection in self._told:  # something new came first, and brought all with it
-            return
-        if not has_unread:
+        if has_unread:
+            self._new[connection] = replay
+        else:
             self._told[connection] = _NOTHING
-            return
-        if not replay:
-            self._skipping.add(connection)
-        self.changed(user_id)
+        if has_unread or connection in self._early:
+            self.changed(user_id)
+        self._early.discard(connection)
 
     def gone(self, connection: Connection) -> None:
         """A socket has closed."""
         self._told.pop(connection, None)
-        self._skipping.discard(connection)
+        self._new.pop(connection, None)
+        self._early.discard(connection)
         self._replaying.pop(connection, None)
 
     def changed(self, user_id: str | None) -> None:
@@ -104,22 +106,25 @@ class Notifications:
     def _bring_up(self, connection: Connection, owed: list[Notification], read: set[str]) -> None:
         """Tell one socket what it does not know of ``owed`` and ``read``; one that lags behind the rest in a moment."""
         told = self._told.get(connection)
-        if told is None and connection not in self._skipping:
-            self._replaying[connection] = {notification.id for notification in owed}
-        told = told or _NOTHING
+        if told is None:
+            if connection not in self._new:
+                self._early.add(connection)
+                return
+            there = frozenset(notification.id for notification in owed)
+            if not self._new.pop(connection):
+                self._told[connection] = there
+                return
+            self._replaying[connection], told = there, _NOTHING
         if not told.isdisjoint(read):
             connection.send(encode(NotificationRead(ids=sorted(told & read), timestamp=timestamp())))
         fresh = [notification for notification in owed if notification.id not in told]
         replaying = self._replaying.get(connection, _NOTHING)
         sent = len(fresh)
-        if connection in self._skipping:
-            self._skipping.discard(connection)
-        else:
-            for place, notification in enumerate(fresh):
-                if connection.lagging:
-                    sent = place
-                    break
-                connection.send(_frame(notification, replayed=notification.id in replaying))
+        for place, notification in enumerate(fresh):
+            if connection.lagging:
+                sent = place
+                break
+            connection.send(_frame(notification, replayed=notification.id in replaying))
         self._told[connection] = (told - read) | {notification.id for notification in fresh[:sent]}
         if sent < len(fresh):
             asyncio.get_running_loop().call_later(_RETRY_S, self.changed, connection.user_id)

@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.faults import terminate_backends
 from tests.harness import Client, Server, token, until
 from tests.raw import TEXT, RawSocket, exchange
@@ -144,6 +146,48 @@ async def test_replay_0_skips_what_was_there(server: Server) -> None:
     assert (await phone.get("notification.read"))["ids"] == [old]
 
 
+@pytest.mark.parametrize("replay", ["0", "1"])
+async def test_a_change_while_a_socket_is_coming(server: Server, monkeypatch: pytest.MonkeyPatch, replay: str) -> None:
+    """A look at the person then is too early for the socket: it still gets what it asked for, and all that is new."""
+    alice = await server.person()
+    notify(server, alice, "old")
+    arrive = server.app.conversations.arrive
+
+    async def slowly(*given: Any) -> Any:
+        arrived = await arrive(*given)
+        server.app.notifications.changed(alice)
+        await until(lambda: server.app.notifications._telling is None)
+        return arrived
+
+    monkeypatch.setattr(server.app.conversations, "arrive", slowly)
+    phone, _ = await connect(server, alice, replay=replay)
+    if replay == "0":
+        await phone.nothing("notification.new")
+    new = notify(server, alice, "new")
+    frame = await phone.get("notification.new")
+    assert frame["id"] == new and "replayed" not in frame
+    await phone.nothing("notification.new")
+
+
+async def test_new_while_a_socket_is_coming(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written after the look at what is unread comes all the same."""
+    alice = await server.person()
+    arrive = server.app.conversations.arrive
+    written: list[str] = []
+
+    async def slowly(*given: Any) -> Any:
+        arrived = await arrive(*given)
+        written.append(notify(server, alice, "new"))
+        server.app.notifications.changed(alice)
+        await until(lambda: server.app.notifications._telling is None)
+        return arrived
+
+    monkeypatch.setattr(server.app.conversations, "arrive", slowly)
+    client = await server.socket("/messages/subscribe", token=token(alice))
+    assert (await client.get("notification.new"))["id"] == written[0]
+    await client.nothing("notification.new")
+
+
 async def test_at_another_server(start: Start) -> None:
     """New and read alike."""
     one, two = await start(), await start()
@@ -281,4 +325,6 @@ async def test_nothing_is_kept_of_who_has_gone(server: Server) -> None:
     await until(lambda: len(notifications._told) == 2)
     await phone.close()
     await silent.close()
-    await until(lambda: not (notifications._told or notifications._skipping or notifications._replaying))
+    await until(
+        lambda: not any((notifications._told, notifications._new, notifications._early, notifications._replaying))
+    )
