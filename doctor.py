@@ -13,7 +13,7 @@ from tornado.httpclient import HTTPClient, HTTPError
 from banner import what_is_off
 from settings import Settings
 from storage.diagnosis import MIN_VERSION, Diagnosis, diagnose
-from storage.migrate import Unreachable, newer, pending
+from storage.migrate import Unreachable, compare
 
 State = Literal["ok", "warning", "problem"]
 
@@ -93,7 +93,7 @@ def _database(settings: Settings) -> Iterator[Item]:
     assert settings.database_url is not None
     try:
         found = diagnose(settings.database_url)
-        missing, unknown = pending(settings.database_url), newer(settings.database_url)
+        missing, unknown = compare(settings.database_url)
     except Unreachable as error:
         reason = " ".join(str(error).split())
         yield Item("problem", "database", f"can't be reached: {reason}", "start it, or correct DATABASE_URL")

@@ -26,6 +26,7 @@ from connections.traffic import Traffic
 from measures import LATENCY_S, SIZES, Histogram
 from protocol.inbound import MessageSend
 from storage.embedded import EmbeddedPostgres
+from tests.basics import free_port
 
 _SCRAPES = 30
 _MESSAGES, _PEOPLE = 4000, 64
@@ -108,7 +109,7 @@ def main() -> int:
     try:
         runner = Runner(postgres, world.write(), quick=True, only=set())
         runner.prepare(OURS)
-        port = processes.free_port()
+        port = free_port()
         environment: dict[str, Any] = {"PORT": str(port), **runner.environment(OURS)}
         with processes.server("metering", OURS.command, environment, port) as pid:
             people = json.loads((DATA / "world.json").read_text())["people"][: options.connections]

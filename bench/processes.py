@@ -22,13 +22,6 @@ class NotStarted(Exception):
     """A server did not come up; ``str(error)`` is the end of its log."""
 
 
-def free_port() -> int:
-    """Return a TCP port that nobody uses right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextlib.contextmanager
 def server(name: str, command: list[str], environment: dict[str, str], port: int) -> Iterator[int]:
     """Run a server, its output in a log file, and give its process id once it accepts connections."""

@@ -28,6 +28,7 @@ from bench.load.usage import rss_bytes
 from bench.paths import DATA, ROOT
 from bench.runner import Runner, database
 from storage.embedded import EmbeddedPostgres
+from tests.basics import free_port
 
 _TOKENS = """
     INSERT INTO push_tokens (user_id, token)
@@ -123,7 +124,7 @@ class _Kind:
         self._runner.prepare(self._contestant)
         self._dsn = self._postgres.dsn(database(self._contestant))
         world.run(self._dsn, _TOKENS, "ANALYZE")
-        self._port = processes.free_port()
+        self._port = free_port()
         environment = {"PORT": str(self._port), **self._runner.environment(self._contestant)}
         command = self._contestant.command
         self.pid = stack.enter_context(processes.server(self._contestant.name, command, environment, self._port))

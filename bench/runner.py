@@ -14,6 +14,7 @@ from bench import processes, world
 from bench.contestants import OURS, Contestant, options
 from bench.paths import ROOT
 from storage.embedded import EmbeddedPostgres
+from tests.basics import free_port
 
 _JOB_TIMEOUT_S = 90
 # What may go wrong with one contestant and is no reason to end the run.
@@ -82,7 +83,7 @@ class Runner:
         return figures
 
     def _run(self, contestant: Contestant, jobs: list[tuple[str, dict[str, Any]]], figures: Figures) -> None:
-        port = processes.free_port()
+        port = free_port()
         world.run(self._postgres.dsn(), "CHECKPOINT")
         environment = {"PORT": str(port), **self.environment(contestant)}
         with processes.server(contestant.name, contestant.command, environment, port) as pid:

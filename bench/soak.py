@@ -22,6 +22,7 @@ from bench.load.usage import rss_bytes
 from bench.paths import DATA
 from bench.runner import Runner, database
 from storage.embedded import EmbeddedPostgres
+from tests.basics import free_port
 
 _PING, _PONG = b"\x89\x00", b"\x8a\x80\x00\x00\x00\x00"
 _NEW, _ACK = b'"message.new"', b'"message.ack"'
@@ -75,7 +76,7 @@ def main() -> int:
     try:
         runner = Runner(postgres, world.write(), quick=True, only=set())
         runner.prepare(OURS)
-        port = processes.free_port()
+        port = free_port()
         with processes.server("soak", OURS.command, {"PORT": str(port), **runner.environment(OURS)}, port) as pid:
             people = json.loads((DATA / "world.json").read_text())["people"][: options.connections]
             started = time.monotonic()

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from storage.embedded import EmbeddedPostgres
+from tests.basics import free_port
 
 SECRET = "a secret that only the fuzzer knows, long enough"
 _ROOT = Path(__file__).parent.parent
@@ -58,9 +59,7 @@ class ServerProcess:
 def running() -> Iterator[ServerProcess]:
     """Start a server, give it once it listens, and end it and its Postgres whatever happens."""
     directory = Path(tempfile.mkdtemp(prefix="bountyexpo-fuzz-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment.update(_SETTINGS, PORT=str(port), DATA_DIR=str(directory / "data"))
     log = directory / "server.log"

@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import momoko
@@ -173,21 +173,17 @@ class Database:
         """
         started_at = time.monotonic()
         try:
-            given_s = self._deadline_s if deadline_s is None else deadline_s
-            async with self._turn(statement, started_at + given_s):
-                rows = await self._fetch(statement, values, started_at + given_s)
+            deadline = started_at + (self._deadline_s if deadline_s is None else deadline_s)
+            fetch = self._fetch if statement.urgent else self._fetch_in_turn
+            rows = await fetch(statement, values, deadline)
         except AppError:
             self.unavailable += 1
             raise
         self.fetch_seconds.observe(time.monotonic() - started_at)
         return rows
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, statement: Statement, deadline: float) -> AsyncIterator[None]:
-        """Wait until one more statement may run that is not urgent; an urgent one may at once."""
-        if statement.urgent:
-            yield
-            return
+    async def _fetch_in_turn(self, statement: Statement, values: Sequence[Any], deadline: float) -> list[Row]:
+        """Wait until one more statement may run that is not urgent."""
         if self._waiting >= MAX_WAITING:
             raise store_unavailable()
         self._waiting += 1
@@ -199,7 +195,7 @@ class Database:
         finally:
             self._waiting -= 1
         try:
-            yield
+            return await self._fetch(statement, values, deadline)
         finally:
             self._others.release()
 

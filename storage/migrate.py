@@ -52,17 +52,16 @@ def check_reachable(dsn: str) -> str:
 
 def pending(dsn: str) -> list[str]:
     """Return the names of the migrations that are missing."""
-    with _backend(dsn) as backend:
-        return [migration.id for migration in backend.to_apply(yoyo.read_migrations(str(MIGRATIONS)))]
+    return compare(dsn)[0]
 
 
-def newer(dsn: str) -> list[str]:
-    """Return the names of the migrations that a newer version has applied: this one does not know them."""
+def compare(dsn: str) -> tuple[list[str], list[str]]:
+    """Return the names of the migrations that are missing, and of those that only a newer version knows."""
     with _backend(dsn) as backend:
-        known = {migration.id for migration in yoyo.read_migrations(str(MIGRATIONS))}
-        backend.ensure_internal_schema_updated()
+        known = yoyo.read_migrations(str(MIGRATIONS))
+        missing = [migration.id for migration in backend.to_apply(known)]
         applied = backend.execute(f"SELECT migration_id FROM {backend.migration_table}").fetchall()
-        return sorted(name for (name,) in applied if name not in known)
+        return missing, sorted({name for (name,) in applied}.difference(migration.id for migration in known))
 
 
 def migrate(dsn: str) -> list[str]:

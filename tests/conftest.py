@@ -18,6 +18,7 @@ import logs
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
 from tests.browser import chromium, live  # noqa: F401  # fixtures
+from tests.client_scripts import node, script, serve  # noqa: F401  # fixtures
 from tests.expo import ExpoStandIn
 from tests.harness import Server
 

@@ -7,11 +7,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from socket import AF_INET
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
+import psutil
 import psycopg2
+import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -40,6 +43,15 @@ QUIET = {
     "request_timeout_s": 5,
     "database_pool_size": 4,
 }
+
+
+def own_address() -> str:
+    """Return an address of this machine that is not loopback's; skip, and say so, where it has none."""
+    addresses = [each.address for some in psutil.net_if_addrs().values() for each in some if each.family == AF_INET]
+    own = next((address for address in addresses if not address.startswith("127.")), None)
+    if own is None:
+        pytest.skip("this machine has no address but loopback's: a request from elsewhere can't be made")
+    return own
 
 
 class Answer(msgspec.Struct):

@@ -1,4 +1,4 @@
-// Runs what tests/test_client_library.py sends: one JSON line {id, code} in, one {id, value | error} out.
+// Runs what tests/client_scripts.py sends: one JSON line {id, code} in, one {id, value | error} out.
 import { createInterface } from "node:readline";
 
 globalThis.lib = await import(new URL("../static/bountyexpo-realtime.js", import.meta.url));

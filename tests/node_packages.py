@@ -28,28 +28,33 @@ def node_packages() -> Path:
     wanted = hashlib.sha256(_WANTED.read_bytes()).hexdigest()
     with (NODE / ".lock").open("w") as lock:  # the tests run in several processes
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _says(mark, wanted):
+        if _read(mark) != wanted:
             run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-            if not _says(failed, run):  # tried once a run, for all of its processes
+            tried, _, reason = _read(failed).partition("\n")
+            if tried != run:  # once a run, for all of its processes
                 reason = _install()
-                (failed if reason else mark).write_text(run if reason else wanted)
-            if not _says(mark, wanted):
+                if reason:
+                    failed.write_text(f"{run}\n{reason}")
+                else:
+                    mark.write_text(wanted)
+            if reason:
+                names = _WANTED.relative_to(HERE.parent)
                 pytest.skip(
-                    f"npm could not install what {_WANTED.relative_to(HERE.parent)} names: is there a registry?"
+                    f"npm could not install what {names} names ({reason.splitlines()[-1]}): is there a registry?"
                 )
     return NODE
 
 
-def _says(mark: Path, text: str) -> bool:
-    return mark.exists() and mark.read_text() == text
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
-def _install() -> str | None:
-    """Install; return what went wrong."""
+def _install() -> str:
+    """Install; return what went wrong, if anything did."""
     shutil.copy(_WANTED, NODE)
     command = ["npm", "install", "--prefix", str(NODE), *_FLAGS]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return f"nothing within {_INSTALL_TIMEOUT_S} s"
-    return done.stderr.strip() or "npm failed" if done.returncode else None
+    return (done.stderr.strip() or "npm failed") if done.returncode else ""

@@ -2,19 +2,17 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jwt
 import msgspec
-import psutil
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
 from handlers.pages import STATIC
 from storage import seed
-from tests.harness import SECRET, Server
+from tests.harness import SECRET, Server, own_address
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -155,10 +153,7 @@ async def test_who_gets_no_token(start: Start, server: Server) -> None:
 
 async def test_no_token_for_other_machines(start: Start) -> None:
     """Whoever comes over the network gets none, whatever name they call this machine by."""
-    addresses = [address.address for addresses in psutil.net_if_addrs().values() for address in addresses]
-    own = next((one for one in addresses if re.fullmatch(r"[0-9.]+", one) and not one.startswith("127.")), None)
-    if own is None:
-        pytest.skip("this machine has no address but loopback's: a request from elsewhere can't be made")
+    own = own_address()
     server = await start(host="0.0.0.0")
     request = b"POST /console/token HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 16\r\n\r\n" % server.port
     reader, writer = await asyncio.open_connection(own, server.port)

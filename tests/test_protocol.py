@@ -39,6 +39,12 @@ field_names = st.sampled_from(
 frame_types = st.sampled_from(["ping", "join", "leave", "typing", "message.send", "message.read", "sync"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _characters() -> None:
+    """Let Hypothesis make its table of all characters: a second or two, once a clone, that are not an example's."""
+    st.text().validate()
+
+
 def unframed(frame: bytes) -> bytes:
     """Return the payload of one whole frame, read as RFC 6455, section 5.2, says."""
     assert frame[0] == 0b1000_0001, "final, no extension, text"
